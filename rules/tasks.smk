@@ -1,0 +1,110 @@
+# From a variant table to accepted variants with windows and splits; every loss is listed.
+def task_source(wildcards):
+    """The file that a task's variants are read from."""
+    task = config["tasks"][wildcards.task]
+    return {
+        "simulated": f"{SIMULATED}/{wildcards.task}.csv",
+        "lrb": results(f"downloads/lrb/{wildcards.task}.csv"),
+        "file": task["path"],
+    }[task["source"]]
+
+
+rule download_task:
+    output:
+        results("downloads/lrb/{task}.csv"),
+    log:
+        logs("download_task/{task}"),
+    params:
+        revision=lambda wildcards: config["tasks"][wildcards.task]["revision"],
+    resources:
+        mem_mb=more_each_attempt(500),
+        runtime=more_each_attempt(60),
+    conda:
+        CONDA_ENV
+    script:
+        "../workflow/scripts/download_task.py"
+
+
+rule prepare_variants:
+    input:
+        **genome_files(),
+        variants=task_source,
+        aliases=results(f"genome/{GENOME['name']}.aliases.tsv"),
+    output:
+        accepted=results("variants/{task}.parquet"),
+        rejected=results("variants/{task}.rejected.tsv"),
+        summary=results("variants/{task}.summary.json"),
+    log:
+        logs("prepare_variants/{task}"),
+    params:
+        task=lambda wildcards: config["tasks"][wildcards.task],
+    resources:
+        mem_mb=more_each_attempt(4000),
+        runtime=more_each_attempt(60),
+    conda:
+        CONDA_ENV
+    script:
+        "../workflow/scripts/prepare_variants.py"
+
+
+rule check_windows:
+    input:
+        **genome_files(),
+        variants=results("variants/{task}.parquet"),
+    output:
+        kept=results("windows/{task}.parquet"),
+        dropped=results("windows/{task}.dropped.tsv"),
+    log:
+        logs("check_windows/{task}"),
+    params:
+        longest_bp=LONGEST_BP,
+        edge=config["windows"]["edge"],
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(30),
+    conda:
+        CONDA_ENV
+    script:
+        "../workflow/scripts/check_windows.py"
+
+
+rule assign_splits:
+    input:
+        fai=results(f"genome/{GENOME['name']}.fa.fai"),
+        aliases=results(f"genome/{GENOME['name']}.aliases.tsv"),
+        variants=results("windows/{task}.parquet"),
+    output:
+        splits=results("splits/{task}/{protocol}.parquet"),
+        summary=results("splits/{task}/{protocol}.json"),
+    log:
+        logs("assign_splits/{task}.{protocol}"),
+    params:
+        task=lambda wildcards: config["tasks"][wildcards.task],
+        options=config["splits"],
+        longest_bp=LONGEST_BP,
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(30),
+    conda:
+        CONDA_ENV
+    script:
+        "../workflow/scripts/assign_splits.py"
+
+
+rule export_windows:
+    input:
+        **genome_files(),
+        variants=results("splits/{task}/paired.parquet"),
+    output:
+        results("windows/{task}/{window_bp}/{split}.csv"),
+    log:
+        logs("export_windows/{task}.{window_bp}.{split}"),
+    params:
+        edge=config["windows"]["edge"],
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(60),
+    conda:
+        CONDA_ENV
+    script:
+        "../workflow/scripts/export_windows.py"

@@ -1,0 +1,38 @@
+"""What all tests share: where the real data lie, and skips that CI does not forgive."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = Path(os.environ.get("LONGSCALE_SHARED", ROOT.parent / "shared"))
+
+
+def skip(reason: str) -> None:
+    """Skip with a reason; where every oracle must be present (.ci/run) fail instead."""
+    if os.environ.get("LONGSCALE_REQUIRE_ORACLES") == "1":
+        pytest.fail(f"an oracle is missing where all are required: {reason}")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder with real sequence, real variants and parity vectors (not part of the project)."""
+    if not SHARED.is_dir():
+        skip(f"the folder with real data and parity vectors is absent: {SHARED}")
+    return SHARED
+
+
+@pytest.fixture
+def tool():
+    """tool("bcftools") -> its path, or a skip with a reason."""
+
+    def find(name: str) -> str:
+        path = shutil.which(name)
+        if path is None:
+            skip(f"{name} is not installed (Debian: apt-get install {name})")
+        return path
+
+    return find

@@ -1,0 +1,170 @@
+"""Packing and packed attention against dense attention with masks and score matrices."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from longscale.attention.alibi import alibi_band, alibi_slopes
+from longscale.attention.kernel import pack, packed_attention
+from longscale.errors import LongscaleError
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+def mask_of(lengths, width=None, left=False):
+    """Attention mask (B, L) with padding on the right, or on the left."""
+    mask = (torch.arange(width or max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return mask.flip(1) if left else mask
+
+
+def dense_attention(q, k, v, mask, slopes):
+    """The equation, (B, L, H, d) -> the same; every score and every bias stands in memory."""
+    length = q.shape[1]
+    scores = torch.einsum("bihd,bjhd->bhij", q, k)
+    distance = (torch.arange(length)[:, None] - torch.arange(length)).abs()
+    scores = scores - slopes[:, None, None] * distance
+    scores = scores.masked_fill(mask[:, None, None, :] == 0, -math.inf)
+    return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
+
+
+def both(lengths, heads=3, head_dim=8, *, width=None, left=False, dtype=torch.float32, seed=0):
+    """Outputs at real tokens and gradients of q, k, v: (packed, dense)."""
+    mask = mask_of(lengths, width, left)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (3, *mask.shape, heads, head_dim)
+    qkv = torch.randn(shape, generator=generator, dtype=dtype)
+    weight = torch.randn(shape[1:], generator=generator, dtype=dtype) * mask[..., None, None]
+    slopes = alibi_slopes(heads).to(dtype)
+    packing = pack(mask)
+    results = []
+    for packed in (True, False):
+        leaf = qkv.clone().requires_grad_()
+        if packed:
+            q, k, v = leaf.flatten(1, 2)[:, packing.tokens]
+            band = alibi_band(slopes, packing.longest)[None]
+            output = packing.unpack(packed_attention(q, k, v, packing, band))
+        else:
+            output = dense_attention(*leaf, mask, slopes)
+        (output * weight).sum().backward()
+        results.append((output * mask[..., None, None], leaf.grad))
+    return results
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [1, 1], [2], [1, 2, 3], [7, 7, 7], [24, 17, 9], [5, 64, 5, 33, 64, 1], [513, 700]],
+)
+@pytest.mark.parametrize("left", [False, True])
+def test_equals_dense_attention(lengths, left):
+    packed, dense = both(lengths, width=max(lengths) + 2, left=left)
+    torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("length", [1024, 4096])
+def test_equals_dense_attention_on_long_sequences(length):
+    packed, dense = both([length], heads=1, head_dim=8)
+    torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=9),
+    heads=st.integers(1, 6),
+    head_dim=st.sampled_from([1, 3, 4, 16]),
+    seed=st.integers(0, 1000),
+)
+def test_equals_dense_attention_in_double_precision(lengths, heads, head_dim, seed):
+    packed, dense = both(lengths, heads, head_dim, dtype=torch.float64, seed=seed)
+    torch.testing.assert_close(packed, dense, atol=1e-12, rtol=1e-10)
+
+
+def test_a_band_for_each_sequence():
+    """Only the released rule scales the bias, by another factor for each sequence."""
+    mask = mask_of([4, 9, 4])
+    packing = pack(mask)
+    q, k, v = torch.randn(3, len(packing.tokens), 2, 4)
+    slopes, factors = alibi_slopes(2), torch.tensor([1.0, 2.0, 3.0])
+    bands = alibi_band(slopes, 9) * factors[packing.rows][:, None, None]
+    output = packing.unpack(packed_attention(q, k, v, packing, bands))
+    for row in range(3):
+        single = [packing.unpack(x)[row : row + 1] for x in (q, k, v)]
+        dense = dense_attention(*single, mask[row : row + 1], slopes * factors[row])
+        real = mask[row].bool()
+        torch.testing.assert_close(output[row, real], dense[0, real], atol=1e-5, rtol=1e-5)
+
+
+def test_packing_describes_the_batch():
+    packing = pack(torch.tensor([[1, 1, 1, 0], [0, 1, 0, 0], [0, 0, 1, 1], [1, 1, 1, 0]]))
+    assert packing.shape == (4, 4)
+    assert packing.rows.tolist() == [1, 2, 0, 3]
+    assert packing.lengths.tolist() == [1.0, 2.0, 3.0, 3.0]
+    assert packing.tokens.tolist() == [5, 10, 11, 0, 1, 2, 12, 13, 14]
+    assert packing.sequence.tolist() == [0, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert packing.groups == ((1, 1), (1, 2), (2, 3))
+    assert packing.longest == 3
+    assert packing.first_tokens().tolist() == [3, 0, 1, 6]
+
+
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.booleans())
+def test_unpacking_restores_real_tokens_and_zeroes_padding(lengths, left):
+    mask = mask_of(lengths, left=left)
+    padded = torch.randn(*mask.shape, 3)
+    packing = pack(mask)
+    restored = packing.unpack(padded.flatten(0, 1)[packing.tokens])
+    assert torch.equal(restored, padded * mask[..., None])
+    first = padded.flatten(0, 1)[packing.tokens][packing.first_tokens()]
+    assert torch.equal(first, padded[torch.arange(len(lengths)), mask.argmax(1)])
+
+
+@pytest.mark.parametrize("row", [[0, 0, 0], [1, 0, 1]])
+def test_rows_without_tokens_and_with_gaps_are_refused(row):
+    with pytest.raises(LongscaleError, match=r"attention_mask: row 1 .* one run of ones"):
+        pack(torch.tensor([[1, 1, 0], row]))
+
+
+class LargestAllocation(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation returns, and the operations' names."""
+
+    def __init__(self):
+        super().__init__()
+        self.bytes = 0
+        self.operations = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        self.operations.add(func.name())
+        for tensor in torch.utils._pytree.tree_leaves(output):
+            if torch.is_tensor(tensor):
+                self.bytes = max(self.bytes, tensor.untyped_storage().nbytes())
+        return output
+
+
+@pytest.mark.parametrize("lengths", [[512], [511, 512, 512]])
+def test_no_scores_and_no_bias_are_materialised(lengths):
+    packing = pack(mask_of(lengths))
+    q, k, v = torch.randn(3, sum(lengths), 2, 8).requires_grad_().unbind(0)
+    with LargestAllocation() as seen:
+        band = alibi_band(alibi_slopes(2), packing.longest)[None]
+        packed_attention(q, k, v, packing, band).sum().backward()
+    assert seen.bytes <= 3 * sum(lengths) * 2 * 8 * 4  # q, k and v together
+    assert seen.bytes < 512 * 512 * 4  # one head's scores of one sequence
+    assert "aten::_scaled_dot_product_flash_attention_for_cpu" in seen.operations
+
+
+def test_the_detector_sees_dense_attention():
+    q, k, v = torch.randn(3, 1, 128, 2, 8)
+    with LargestAllocation() as seen:
+        dense_attention(q, k, v, mask_of([128]), alibi_slopes(2))
+    assert seen.bytes >= 2 * 128 * 128 * 4
+
+
+def test_half_precision_inputs_are_close_to_float32():
+    packing = pack(mask_of([30, 200]))
+    q, k, v = torch.randn(3, 230, 2, 16) * 0.5
+    band = alibi_band(alibi_slopes(2), 200)[None]
+    exact = packed_attention(q, k, v, packing, band)
+    half = packed_attention(*(x.bfloat16() for x in (q, k, v)), packing, band)
+    assert half.dtype == torch.bfloat16
+    assert F.mse_loss(half.float(), exact).sqrt() < 0.01 * exact.std()

@@ -1,0 +1,139 @@
+"""The HTML table and the summary in the log."""
+
+import math
+from html.parser import HTMLParser
+
+import pandas as pd
+from longscale.evaluation.compare import AUROC_COLUMNS, build_wide_table
+from longscale.report.tables import summarise, write_html_table
+
+
+def auroc_row(**values):
+    row = dict.fromkeys(AUROC_COLUMNS, 0.5) | {
+        "task": "eqtl",
+        "protocol": "paired",
+        "model": "small",
+        "train_bp": 1000,
+        "attention": "dot",
+        "rule": "none",
+        "eval_bp": 1000,
+        "seeds": 3,
+        "n": 1200,
+        "positives": 600,
+        "auroc": 0.7,
+        "auroc_lo": 0.65,
+        "auroc_hi": 0.75,
+        "verdict": "baseline",
+        "ceiling": math.nan,
+        "flags": "",
+    }
+    return row | values
+
+
+class Cells(HTMLParser):
+    """Tags and texts of a page, the cells of each table row."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.rows, self.classes = [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+            self.classes.append(dict(attributes).get("class", ""))
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_data(self, data):
+        if self.rows and self.rows[-1] and data.strip():
+            self.rows[-1][-1] += data
+
+
+def write(table, tmp_path, title="AUROC"):
+    write_html_table(table, tmp_path / "auroc.html", title=title)
+    return (tmp_path / "auroc.html").read_text(encoding="utf-8")
+
+
+def test_page_holds_every_cell_and_escapes_every_text(tmp_path):
+    evil = "<script>alert('&\")</script>"
+    table = pd.DataFrame(
+        [
+            auroc_row(task=evil, model=evil, attention=evil, rule=evil, verdict=evil, flags=evil),
+            auroc_row(verdict="better", delta=-0.0314159),
+        ]
+    ).assign(**{evil: evil})
+    page = write(table, tmp_path, title=evil)
+    read = Cells(page)
+    assert "script" not in read.tags
+    assert "<script" not in page
+    assert read.rows[0] == [*AUROC_COLUMNS, evil]
+    assert read.rows[1][:4] == [evil, "paired", evil, "1000"]
+    second = dict(zip(read.rows[0], read.rows[2], strict=True))
+    assert second["delta"] == "-0.031"
+    assert second["ceiling"] == ""
+    assert second["verdict"] == "better"
+
+
+def test_page_loads_nothing(tmp_path):
+    page = write(pd.DataFrame([auroc_row()]), tmp_path)
+    assert not {"script", "link", "img", "iframe"} & set(Cells(page).tags)
+    assert "http" not in page
+    assert "url(" not in page
+
+
+def test_flagged_rows_are_set_off_and_their_flags_explained(tmp_path):
+    table = pd.DataFrame([auroc_row(), auroc_row(flags="not_converged;few_blocks")])
+    page = write(table, tmp_path)
+    assert Cells(page).classes == ["", "", "flagged"]
+    assert "<b>not_converged</b>" in page
+    assert "fewer than 20 genomic blocks" in page
+    assert "single_chromosome" not in page
+    assert "<ul>" not in write(table.iloc[:1], tmp_path)
+
+
+def test_wide_table_as_page(tmp_path):
+    table = pd.DataFrame([auroc_row(), auroc_row(eval_bp=2000, flags="few_blocks")])
+    read = Cells(write(build_wide_table(table), tmp_path))
+    assert read.rows[0][-2:] == ["1000", "2000"]
+    assert read.rows[1][-2] == "0.700 [0.650, 0.750]"
+    assert read.rows[1][-1].startswith("0.700 [0.650, 0.750] *")
+
+
+def test_summary_names_the_best_sound_arm_per_length():
+    table = pd.DataFrame(
+        [
+            auroc_row(),
+            auroc_row(rule="logn", auroc=0.69, verdict="worse", delta=-0.01),
+            auroc_row(attention="cos16-released", auroc=0.99, verdict="better"),
+            auroc_row(protocol="released", auroc=0.99),
+            auroc_row(eval_bp=8000, auroc=0.6, ceiling=0.9),
+            auroc_row(
+                eval_bp=8000,
+                attention="cos16",
+                rule="infoscale",
+                auroc=0.8,
+                verdict="better",
+                delta=0.2,
+                ceiling=0.9,
+                flags="few_blocks",
+            ),
+            auroc_row(eval_bp=8000, rule="logn", auroc=0.95, flags="few_blocks;not_converged"),
+            auroc_row(eval_bp=16000, auroc=math.nan, auroc_lo=math.nan, flags="non_finite_score"),
+            auroc_row(task="omim", auroc=0.8, auroc_lo=math.nan, auroc_hi=math.nan),
+        ]
+    )
+    assert summarise(table).splitlines() == [
+        "eqtl, paired protocol, small, trained at 1,000 bp:",
+        "    1,000 bp: dot + none, AUROC 0.700 [0.650, 0.750], baseline",
+        "    8,000 bp: cos16 + infoscale, AUROC 0.800 [0.650, 0.750] of at most 0.900, "
+        "better by 0.200 (few_blocks)",
+        "   16,000 bp: no arm without a flag",
+        "omim, paired protocol, small, trained at 1,000 bp:",
+        "    1,000 bp: dot + none, AUROC 0.800, baseline",
+    ]
+
+
+def test_summary_of_released_arms_alone_is_empty():
+    assert summarise(pd.DataFrame([auroc_row(protocol="released")])) == ""

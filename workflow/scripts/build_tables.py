@@ -1,0 +1,19 @@
+"""Compare all arms: the AUROC table, long and wide."""
+
+from job import job
+
+from longscale.evaluation.compare import build_auroc_table, build_wide_table, write_table
+from longscale.evaluation.scores import Cell
+
+with job(snakemake, echo=True) as report:
+    options = snakemake.params.options
+    table = build_auroc_table(
+        [Cell.from_path(path) for path in snakemake.input.scores],
+        truths=dict(zip(snakemake.params.truths, snakemake.input.truths, strict=True)),
+        block_bp=options["block_bp"],
+        resamples=options["resamples"],
+        seed=options["seed"],
+        report=report,
+    )
+    write_table(table, snakemake.output.auroc)
+    write_table(build_wide_table(table), snakemake.output.wide)

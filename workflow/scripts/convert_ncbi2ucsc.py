@@ -1,0 +1,31 @@
+"""NCBI's FASTA and assembly report to a FASTA with UCSC names, its index and a table of aliases."""
+
+import json
+from pathlib import Path
+
+from job import job
+
+from longscale.files import atomic_path, checksum
+from longscale.genome.assembly import AssemblyReport, write_aliases
+from longscale.genome.convert import convert_assembly
+
+with job(snakemake, echo=True) as report:
+    assembly = AssemblyReport.read(snakemake.input.report)
+    contigs = convert_assembly(
+        snakemake.input.fasta,
+        assembly,
+        snakemake.output.fasta,
+        truncated=snakemake.params.truncated,
+    )
+    write_aliases(assembly.aliases(), snakemake.output.aliases)
+    total = sum(length for _, length in contigs)
+    report(f"{len(contigs)} contigs, {total:,} bp, UCSC names")
+    provenance = {
+        "source": snakemake.params.url,
+        "source_md5": checksum(snakemake.input.fasta, "md5"),
+        "genome_sha256": checksum(snakemake.output.fasta),
+        "contigs": len(contigs),
+        "bp": total,
+    }
+    with atomic_path(snakemake.output.provenance) as part:
+        Path(part).write_text(json.dumps(provenance, indent=1) + "\n")

@@ -1,0 +1,55 @@
+"""What every script of the workflow shares: its log, its threads, and errors told in one sentence."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from longscale.errors import LongscaleError
+
+
+@contextmanager
+def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]]:
+    """Run a script's body; yields `report`, which writes a timed line to the rule's log file.
+
+    `echo` also shows the lines on the screen (for what a person waits for). A `LongscaleError` is
+    written to the log and to the screen as one sentence, and the script exits with 1.
+    """
+    path = Path(str(snakemake.log))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", buffering=1) as log:
+
+        def report(text: str) -> None:
+            line = f"{time.strftime('%H:%M:%S')} {text}"
+            print(line, file=log)
+            if echo:
+                print(f"{snakemake.rule}: {text}", file=sys.stderr, flush=True)
+
+        try:
+            yield report
+        except LongscaleError as error:
+            print(f"error: {error}", file=log)
+            print(f"\n{snakemake.rule}: error: {error}\n", file=sys.stderr, flush=True)
+            sys.exit(1)
+
+
+@contextmanager
+def model_job(snakemake: Any, threads: int) -> Iterator[Callable[[str], None]]:
+    """`job` for scripts that compute with torch: `threads` threads, whatever the machine has.
+
+    The count comes from the configuration, not from the cores that Snakemake happens to have, so
+    that a result does not depend on them.
+    """
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    with job(snakemake) as report:
+        yield report

@@ -1,0 +1,140 @@
+"""The configuration: defaults filled in, every mistake told in one sentence.
+
+The schema (config/schema.yaml) is JSON Schema 2020-12; every key has a type, a default and a sentence.
+"""
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from longscale.errors import LongscaleError
+
+
+def read_schema(path: str | Path) -> dict:
+    """The schema as a dictionary."""
+    return yaml.safe_load(Path(path).read_text())
+
+
+def resolve(schema: dict, root: dict) -> dict:
+    """Follow a local `$ref` (#/$defs/name)."""
+    if "$ref" in schema:
+        return root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+    return schema
+
+
+def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
+    """A copy of `value` with the schema's defaults where a key is absent, at every depth."""
+    schema = resolve(schema, root)
+    if isinstance(value, dict):
+        filled = dict(value)
+        for key, sub in schema.get("properties", {}).items():
+            sub = resolve(sub, root)
+            if key not in filled and "default" in sub:
+                filled[key] = sub["default"]
+        for key, item in filled.items():
+            sub = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
+            if isinstance(sub, dict):
+                filled[key] = fill_defaults(item, sub, root)
+        return filled
+    return value
+
+
+def describe(error: jsonschema.ValidationError) -> str:
+    """One sentence for one schema violation: the key, what is wrong, what would be right."""
+    key = ".".join(map(str, error.absolute_path)) or "the top level"
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        unknown = next(name for name in error.instance if name not in known)
+        near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {unknown!r} in {key}; {hint}"
+    sentence = resolve(error.schema, {}).get("description", "") if "$ref" not in error.schema else ""
+    meant = f" ({sentence})" if sentence else ""
+    match error.validator:
+        case "required":
+            missing = next(name for name in error.validator_value if name not in error.instance)
+            return f"key {missing!r} is missing in {key}"
+        case "type":
+            wanted = error.validator_value
+            wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)
+            return f"{key} is {error.instance!r}, but must be of type {wanted}{meant}"
+        case "enum":
+            options = [str(option) for option in error.validator_value]
+            near = difflib.get_close_matches(str(error.instance), options, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            return f"{key} is {error.instance!r}; {hint}known: {', '.join(options)}"
+        case "pattern":
+            return f"{key} is {error.instance!r}, which does not have the form asked for{meant}"
+        case _:
+            return f"{key}: {error.message}{meant}"
+
+
+def leaves(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
+    """The innermost errors (of anyOf and oneOf: those of the branch that came furthest)."""
+    if error.context:
+        best = max(error.context, key=lambda sub: len(sub.absolute_path))
+        yield from leaves(best)
+    else:
+        yield error
+
+
+def check_config(config: dict, schema: dict, name: str) -> dict:
+    """`config` with defaults filled in; raises `LongscaleError` naming `name`, the key and what is right."""
+    filled = fill_defaults(config, schema, schema)
+    validator = jsonschema.Draft202012Validator(schema)
+    errors = sorted(validator.iter_errors(filled), key=lambda error: list(map(str, error.absolute_path)))
+    if errors:
+        sentences = [describe(leaf) for error in errors for leaf in leaves(error)]
+        raise LongscaleError(f"{name}: " + "; and ".join(dict.fromkeys(sentences)))
+    check_references(filled, name)
+    return filled
+
+
+def check_references(config: dict, name: str) -> None:
+    """What a schema cannot say: names that must exist, lengths that must fit."""
+    study = config["study"]
+    for key, known in (("tasks", config["tasks"]), ("models", config["models"])):
+        for item in study[key]:
+            if item not in known:
+                near = difflib.get_close_matches(item, known, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise LongscaleError(
+                    f"{name}: study.{key} names {item!r}, which `{key}` does not describe (it has: {', '.join(known)}){hint}"
+                )
+    for item in study["tasks"]:
+        train_task = config["tasks"][item]["train_task"]
+        if train_task and train_task not in config["tasks"]:
+            raise LongscaleError(
+                f"{name}: tasks.{item}.train_task is {train_task!r}, which `tasks` does not describe"
+            )
+    genome = config["genome"]
+    if (genome["simulate"] is None) == (genome["fasta"] is None):
+        raise LongscaleError(
+            f"{name}: genome needs either `simulate` (a recipe) or `fasta` and `assembly_report`, not both and not neither"
+        )
+    if genome["fasta"] is not None and genome["assembly_report"] is None:
+        raise LongscaleError(f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)")
+    check_tasks(config, name)
+
+
+def check_tasks(config: dict, name: str) -> None:
+    """Each source of a task asks for keys of its own."""
+    for task, entry in config["tasks"].items():
+        if entry["source"] == "file" and entry["path"] is None:
+            raise LongscaleError(f"{name}: tasks.{task}.path is missing (source: file needs the variant file)")
+        if entry["source"] == "simulated" and config["genome"]["simulate"] is None:
+            raise LongscaleError(
+                f"{name}: tasks.{task} is simulated, but genome.simulate is not set: a simulated task needs a simulated genome"
+            )
+
+
+def digest(config: Any) -> str:
+    """SHA-256 of a configuration (or a part of it), independent of the order of keys."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

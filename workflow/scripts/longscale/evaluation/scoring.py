@@ -1,0 +1,89 @@
+"""A fine-tuned checkpoint scores variants at one window length, under every length rule."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from tokenizers import Tokenizer
+
+from longscale.errors import LongscaleError
+from longscale.evaluation.scores import ROW_COLUMNS
+from longscale.genome.sequence import Genome
+from longscale.models.dnabert2 import DNABERT2ForVariantEffect
+from longscale.training.finetune import AllelePairs, encode_pairs
+
+CHUNK_BP = 8_000_000
+REPORT_SECONDS = 10.0
+
+
+def token_batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
+    """Row numbers in batches of at most `batch_tokens` tokens, rows of like length together.
+
+    `lengths`: (rows,) tokens of each row. A row longer than `batch_tokens` is a batch of its own.
+    """
+    order = np.argsort(lengths, kind="stable")
+    batch: list[int] = []
+    total = 0
+    for row in order:
+        if batch and total + lengths[row] > batch_tokens:
+            yield np.array(batch)
+            batch, total = [], 0
+        batch.append(row)
+        total += lengths[row]
+    if batch:
+        yield np.array(batch)
+
+
+@torch.inference_mode()
+def score_pairs(
+    model: DNABERT2ForVariantEffect, pairs: AllelePairs, rules: Sequence[str], batch_tokens: int
+) -> np.ndarray:
+    """Log-odds of label 1, (rows, rules) float32."""
+    scores = np.empty((len(pairs), len(rules)), dtype=np.float32)
+    lengths = pairs.reference.lengths + pairs.alternative.lengths
+    for rows in token_batches(lengths, batch_tokens):
+        batch = {name: tensor.to(model.device) for name, tensor in pairs.batch(rows).items()}
+        del batch["labels"]
+        for column, rule in enumerate(rules):
+            model.set_rule(rule)
+            logits = model(**batch).logits.float()  # rows 2
+            scores[rows, column] = (logits[:, 1] - logits[:, 0]).cpu().numpy()
+    return scores
+
+
+def score_variants(
+    model: DNABERT2ForVariantEffect,
+    tokenizer: Tokenizer,
+    genome: Genome,
+    variants: pd.DataFrame,
+    window_bp: int,
+    rules: Sequence[str],
+    *,
+    batch_tokens: int,
+    report: Callable[[str], None] = print,
+) -> pd.DataFrame:
+    """One row per variant of `variants`, in its order: the columns of a score file, one per rule.
+
+    Windows and tokens are made once and serve all rules.
+    """
+    if variants.empty:
+        raise LongscaleError("there is no test variant to score")
+    model.eval()
+    tissues = list(getattr(model.config, "tissues", []))
+    rows_per_chunk = max(1, CHUNK_BP // window_bp)
+    parts, started, told = [], time.monotonic(), 0.0
+    for first in range(0, len(variants), rows_per_chunk):
+        chunk = variants.iloc[first : first + rows_per_chunk].reset_index(drop=True)
+        pairs = encode_pairs(genome, tokenizer, chunk, window_bp, tissues)
+        parts.append(score_pairs(model, pairs, rules, batch_tokens))
+        done, seconds = first + len(chunk), time.monotonic() - started
+        if seconds - told > REPORT_SECONDS or done == len(variants):
+            told = seconds
+            left = seconds / done * (len(variants) - done)
+            report(
+                f"{done:,}/{len(variants):,} variants at {window_bp:,} bp, {left / 60:.1f} min left"
+            )
+    scores = pd.DataFrame(np.concatenate(parts), columns=list(rules))
+    return pd.concat([variants[ROW_COLUMNS].reset_index(drop=True), scores], axis=1)

@@ -1,0 +1,223 @@
+"""Random access to an indexed FASTA file, memory-mapped and vectorised over many intervals.
+
+Coordinates are 0-based and half-open. Base p of a contig lies at byte
+offset + (p // linebases) * linewidth + p % linebases (`.fai`, see samtools faidx).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.lib.stride_tricks import as_strided, sliding_window_view
+
+from longscale.errors import LongscaleError
+
+BASES = b"ACGT"
+ANY_BASE = ord("N")
+# Upper case, and N for everything but ACGT, as a table for bytes.translate.
+FOLD = bytes(code if code in BASES else ANY_BASE for code in bytes(range(256)).upper())
+LINE_ENDS = b"\r\n"
+CHUNK_BYTES = 1 << 19  # one chunk of `gather` and its masks stay in the processor's cache
+
+
+@dataclass(frozen=True)
+class FaiRecord:
+    """One line of a `.fai`: length in bp, offset in bytes, bases and bytes per line."""
+
+    name: str
+    length: int
+    offset: int
+    linebases: int
+    linewidth: int
+
+    def byte(self, position: int) -> int:
+        """Offset in the file of the base at the 0-based `position`."""
+        line, column = divmod(position, self.linebases)
+        return self.offset + line * self.linewidth + column
+
+
+def read_fai(path: str | Path) -> list[FaiRecord]:
+    """Read a `.fai` file; LongscaleError with file and line where it is malformed."""
+    path = Path(path)
+    try:
+        lines = path.read_text("utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise LongscaleError(
+            f"{path}: the index of the FASTA file cannot be read ({error.strerror}); "
+            "write one with `samtools faidx`."
+        ) from error
+    records: dict[str, FaiRecord] = {}
+    for number, line in enumerate(lines, start=1):
+        name, *fields = line.split("\t")
+        if len(fields) != 4 or not all(field.isdigit() for field in fields):
+            raise LongscaleError(
+                f"{path}, line {number}: expected a name and four integers separated by tabs, "
+                f"found {line!r}."
+            )
+        record = FaiRecord(name, *map(int, fields))
+        if name in records or (record.length and not 0 < record.linebases <= record.linewidth):
+            raise LongscaleError(
+                f"{path}, line {number}: {name!r} occurs twice or has impossible line lengths; "
+                "write the index again with `samtools faidx`."
+            )
+        records[name] = record
+    return list(records.values())
+
+
+class Genome:
+    """The sequences of an indexed FASTA file (`fasta` and `fasta + ".fai"`).
+
+    The file is mapped on first use and again after unpickling, so that an instance is cheap to
+    send to a worker. `lengths` gives the length of each contig in bp, in the file's order.
+
+    Raises LongscaleError where the FASTA file or its index is absent, malformed or of another file.
+    """
+
+    def __init__(self, fasta: str | Path) -> None:
+        self.fasta = Path(fasta)
+        self._records = {record.name: record for record in read_fai(f"{self.fasta}.fai")}
+        self.lengths = {name: record.length for name, record in self._records.items()}
+        self._mapped: np.ndarray | None = None
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_mapped": None}
+
+    def fetch(self, contig: str, start: int, end: int) -> np.ndarray:
+        """Bases [start, end) of `contig` as ASCII codes: uint8 (end - start,).
+
+        Upper case; anything but ACGT is `N`. Raises LongscaleError for an unknown contig and for
+        an interval that is not inside it.
+        """
+        record = self._record(contig)
+        if not 0 <= start <= end <= record.length:
+            raise LongscaleError(
+                f"{self.fasta}: the interval {contig}:[{start}, {end}) is not inside the contig, "
+                f"which is [0, {record.length})."
+            )
+        return self._bases(record, start, end)
+
+    def gather(self, contigs: Sequence[str], starts: np.ndarray, width: int) -> np.ndarray:
+        """Bases [start, start + width) of many intervals: uint8 (rows, width).
+
+        As `fetch`, except that positions outside the contig are `N`. `contigs` holds one name per
+        row. Raises LongscaleError for an unknown contig.
+        """
+        starts = np.asarray(starts, np.int64)
+        codes, names = pd.factorize(np.asarray(contigs, object), use_na_sentinel=False)
+        if codes.shape != starts.shape or width < 1:
+            raise ValueError("gather needs one contig and one start per row, and width >= 1")
+        records = [self._record(name) for name in names]
+        windows = np.empty((len(starts), width), np.uint8)
+        regular = np.zeros(len(starts), bool)
+        for linebases, linewidth in {(record.linebases, record.linewidth) for record in records}:
+            if not 0 < linebases <= width:
+                continue  # whole lines would be longer than the window: one by one, below
+            alike = [(r.linebases, r.linewidth) == (linebases, linewidth) for r in records]
+            offsets = np.array([record.offset for record in records], np.int64)[codes]
+            lengths = np.array([record.length for record in records], np.int64)[codes]
+            first_byte = offsets + starts // linebases * linewidth
+            n_lines = (width + linebases - 2) // linebases + 1
+            last_byte = len(self._bytes) - (n_lines - 1) * linewidth - linebases
+            rows = np.array(alike, bool)[codes] & (first_byte <= last_byte)
+            rows &= (starts >= 0) & (starts + width <= lengths)
+            regular |= rows
+            rows = np.flatnonzero(rows)
+            self._gather_lines(
+                windows, rows, first_byte[rows], starts[rows] % linebases, linebases, linewidth
+            )
+        for row in np.flatnonzero(~regular):
+            record, start = records[codes[row]], int(starts[row])
+            left = min(max(-start, 0), width)
+            right = max(min(record.length - start, width), left)
+            windows[row] = ANY_BASE
+            windows[row, left:right] = self._bases(record, start + left, start + right)
+        return windows
+
+    def _gather_lines(
+        self,
+        windows: np.ndarray,
+        rows: np.ndarray,
+        first_byte: np.ndarray,
+        column: np.ndarray,
+        linebases: int,
+        linewidth: int,
+    ) -> None:
+        """Fill `windows[rows]` from contigs that share one line geometry.
+
+        `first_byte` is where the line of each window's first base begins, `column` the place of
+        that base in its line. Whole lines are copied without their ends (a strided view makes
+        the end of a line a gap), folded, and the window is cut out of them at its column: one
+        memory copy per line and one per window, where an index per base would cost ten times more.
+        """
+        width = windows.shape[1]
+        n_lines = (width + linebases - 2) // linebases + 1
+        span = n_lines * linebases
+        n_places = len(self._bytes) - (n_lines - 1) * linewidth - linebases + 1
+        if len(rows) == 0:
+            return
+        lines_at = as_strided(
+            self._bytes, (n_places, n_lines, linebases), (1, linewidth, 1), writeable=False
+        )
+        per_chunk = max(1, CHUNK_BYTES // span)
+        for begin in range(0, len(rows), per_chunk):
+            chunk = slice(begin, begin + per_chunk)
+            bases = lines_at[first_byte[chunk]].reshape(-1)  # rows * span
+            _fold(bases)
+            within = np.arange(len(rows[chunk])) * span + column[chunk]
+            windows[rows[chunk]] = sliding_window_view(bases, width)[within]
+
+    def _bases(self, record: FaiRecord, start: int, end: int) -> np.ndarray:
+        if start == end:
+            return np.empty(0, np.uint8)
+        stretch = self._bytes[record.byte(start) : record.byte(end - 1) + 1].tobytes()
+        return np.frombuffer(bytearray(stretch.translate(FOLD, LINE_ENDS)), np.uint8)
+
+    def _record(self, contig: str) -> FaiRecord:
+        record = self._records.get(contig)
+        if record is None:
+            near = get_close_matches(str(contig), self._records, n=3, cutoff=0.4)
+            known = ", ".join(near or list(self._records)[:3])
+            raise LongscaleError(
+                f"{self.fasta}: has no contig {str(contig)!r}; the closest names are {known}."
+            )
+        return record
+
+    @property
+    def _bytes(self) -> np.ndarray:
+        if self._mapped is None:
+            self._mapped = self._open()
+        return self._mapped
+
+    def _open(self) -> np.ndarray:
+        """Map the file and check, at both ends of each record, that the index belongs to it."""
+        try:
+            mapped = np.memmap(self.fasta, np.uint8, mode="r").view(np.ndarray)
+        except (OSError, ValueError) as error:
+            raise LongscaleError(
+                f"{self.fasta}: cannot be read as a FASTA file: {error}."
+            ) from error
+        for record in self._records.values():
+            if record.length == 0:
+                continue
+            last = record.byte(record.length - 1)
+            fits = last < len(mapped) and mapped[record.offset - 1] == ord("\n")
+            if not fits or (last + 1 < len(mapped) and mapped[last + 1] not in LINE_ENDS):
+                raise LongscaleError(
+                    f"{self.fasta}: its index {self.fasta.name}.fai was made for another file "
+                    f"({record.name} does not end where it says); write it again with "
+                    "`samtools faidx`."
+                )
+        return mapped
+
+
+def _fold(bases: np.ndarray) -> None:
+    """Upper case, and N for everything but ACGT, in place: `FOLD` at the speed of SIMD."""
+    np.bitwise_and(bases, 0xDF, out=bases)  # clears the bit that makes an ASCII letter lower case
+    known = bases == ANY_BASE
+    for base in BASES:
+        known |= bases == base
+    if not known.all():
+        bases[~known] = ANY_BASE

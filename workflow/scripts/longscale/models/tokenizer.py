@@ -1,0 +1,144 @@
+"""DNABERT-2's byte-pair encoding: training one on a genome, and windows to tokens with their readout spans."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+
+from longscale.errors import LongscaleError
+from longscale.files import atomic_path
+from longscale.genome.sequence import Genome
+
+# DNABERT-2's special tokens in the order of their ids.
+SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
+UNK, CLS, SEP, PAD, MASK = range(len(SPECIAL_TOKENS))
+TRAINING_CHUNK_BP = 500
+TRAINING_SAMPLE_BP = 8_000_000
+
+
+@dataclass(frozen=True)
+class EncodedWindows:
+    """Windows as tokens, packed one after the other ([CLS] first and [SEP] last in each).
+
+    ids: (tokens,) uint16; offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i + 1]];
+    readout: (windows, 2) int32, the half-open span of tokens, counted from the window's [CLS], that
+    overlaps the readout span in bp (or (0, 1), the [CLS] token, where no span was given).
+    """
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    readout: np.ndarray
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of tokens of each window, special tokens included."""
+        return np.diff(self.offsets)
+
+    def window(self, index: int) -> np.ndarray:
+        """Token ids of one window."""
+        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+
+    def pad(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids and attention mask of the given windows, both (rows, longest of them), right-padded."""
+        lengths = self.lengths[rows]
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, PAD, dtype=np.int64)
+        ids[mask] = np.concatenate([self.window(row) for row in rows])
+        return ids, mask.astype(np.int64)
+
+
+def draw_training_sequences(
+    genome: Genome, rng: np.random.Generator, sample_bp: int, exclude: tuple[str, ...] = ()
+) -> list[str]:
+    """Random stretches of the genome without N, together about `sample_bp` long."""
+    lengths = {
+        name: length
+        for name, length in genome.lengths.items()
+        if name not in exclude and length >= TRAINING_CHUNK_BP
+    }
+    if not lengths:
+        raise LongscaleError(
+            f"no contig of at least {TRAINING_CHUNK_BP} bp is left to train a tokenizer on"
+        )
+    names, sizes = list(lengths), np.array(list(lengths.values()))
+    count = max(1, min(sample_bp, int(sizes.sum())) // TRAINING_CHUNK_BP)
+    contigs = rng.choice(len(names), size=count, p=sizes / sizes.sum())
+    starts = (rng.random(count) * (sizes[contigs] - TRAINING_CHUNK_BP + 1)).astype(np.int64)
+    rows = genome.gather([names[c] for c in contigs], starts, TRAINING_CHUNK_BP)
+    return [row.tobytes().decode() for row in rows if not (row == ord("N")).any()]
+
+
+def train_tokenizer(
+    genome: Genome, path: str | Path, *, vocab_size: int, seed: int, exclude: tuple[str, ...] = ()
+) -> None:
+    """Train a byte-pair encoding on the genome and write it as `path` in DNABERT-2's layout."""
+    tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    rng = np.random.default_rng(seed)
+    sequences = draw_training_sequences(genome, rng, TRAINING_SAMPLE_BP, exclude)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=list("ACGT"),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(sequences, trainer)
+    with atomic_path(path) as part:
+        tokenizer.save(str(part))
+
+
+def load_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer in a folder's `tokenizer.json`; raises if its special tokens are not DNABERT-2's."""
+    path = Path(folder) / "tokenizer.json"
+    if not path.is_file():
+        raise LongscaleError(f"{path}: no such file; a tokenizer is expected there")
+    try:
+        tokenizer = Tokenizer.from_file(str(path))
+    except Exception as error:  # tokenizers raises bare Exception for a malformed file
+        raise LongscaleError(f"{path}: not a tokenizer of the tokenizers library: {error}") from error
+    found = tuple(tokenizer.token_to_id(token) for token in SPECIAL_TOKENS)
+    if found != (UNK, CLS, SEP, PAD, MASK):
+        raise LongscaleError(
+            f"{path}: the ids of {', '.join(SPECIAL_TOKENS)} are {found}, but must be 0 to 4 (DNABERT-2's layout)"
+        )
+    return tokenizer
+
+
+def set_tokenizer_threads(threads: int) -> None:
+    """Let the tokenizers library use `threads` threads (before its first use in a process)."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
+    os.environ["RAYON_NUM_THREADS"] = str(threads)
+
+
+def encode_windows(
+    tokenizer: Tokenizer,
+    windows: np.ndarray,
+    spans: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    chunk: int = 512,
+) -> EncodedWindows:
+    """Tokens of `windows` (rows, window_bp) uint8 ASCII.
+
+    `spans`: starts and stops (rows,) in window coordinates, 0-based half-open, of what is read out.
+    """
+    ids, lengths = [], []
+    readout = np.tile(np.array([0, 1], dtype=np.int32), (len(windows), 1))
+    for first in range(0, len(windows), chunk):
+        rows = windows[first : first + chunk]
+        encodings = tokenizer.encode_batch([row.tobytes().decode("ascii") for row in rows])
+        for row, encoding in enumerate(encodings, start=first):
+            ids.append(np.array(encoding.ids, dtype=np.uint16))
+            lengths.append(len(encoding.ids))
+            if spans is not None:
+                start, stop = int(spans[0][row]), int(spans[1][row])
+                readout[row] = (
+                    encoding.char_to_token(start),
+                    encoding.char_to_token(stop - 1) + 1,
+                )
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return EncodedWindows(np.concatenate(ids), offsets, readout)

@@ -1,0 +1,131 @@
+"""The variant tasks of the Genomics Long-Range Benchmark (LRB), fetched file by file.
+
+The data are InstaDeepAI/genomics-long-range-benchmark on Hugging Face (cc-by-nc-sa-4.0). Positions
+in its CSV files are 1-based; columns are read by name and others tolerated.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from longscale.errors import LongscaleError
+from longscale.files import atomic_path
+
+LRB_REPOSITORY = "InstaDeepAI/genomics-long-range-benchmark"
+
+
+@dataclass(frozen=True)
+class LrbTask:
+    """One variant task: where its rows come from and how they are used.
+
+    filename: path inside the dataset repository. columns: our key -> the file's column.
+    test_chromosomes: never trained on; "all" where every row is a test row. train_task: the task
+    whose checkpoints score this one, where it has no training rows of its own.
+    """
+
+    name: str
+    filename: str
+    columns: Mapping[str, str]
+    test_chromosomes: tuple[str, ...] | Literal["all"]
+    train_task: str | None = None
+    genome: str = "hg38"
+
+
+_EQTL_COLUMNS = {
+    "contig": "CHROM",
+    "pos": "POS",
+    "ref": "REF",
+    "alt": "ALT",
+    "label": "label",
+    "split": "split",
+    "tissue": "tissue",
+}
+_PATHOGENIC_COLUMNS = {
+    "contig": "CHROM",
+    "pos": "POS",
+    "ref": "REF",
+    "alt": "ALT",
+    "label": "INT_LABEL",
+    "split": "split",
+}
+
+LRB_TASKS = {
+    task.name: task
+    for task in (
+        LrbTask(
+            "variant_effect_causal_eqtl",
+            "variant_effect_causal_eqtl/All_Tissues.csv",
+            _EQTL_COLUMNS,
+            ("chr9", "chr10"),
+        ),
+        LrbTask(
+            "variant_effect_pathogenic_clinvar",
+            "variant_effect_pathogenic/vep_pathogenic_coding.csv",
+            _PATHOGENIC_COLUMNS,
+            ("chr8",),
+        ),
+        LrbTask(
+            "variant_effect_pathogenic_omim",
+            "variant_effect_pathogenic/vep_pathogenic_non_coding.csv",
+            _PATHOGENIC_COLUMNS,
+            "all",
+            train_task="variant_effect_pathogenic_clinvar",
+        ),
+        LrbTask(
+            "variant_effect_pathogenic_omim_subset",
+            "variant_effect_pathogenic/vep_pathogenic_non_coding_subset.csv",
+            _PATHOGENIC_COLUMNS,
+            "all",
+            train_task="variant_effect_pathogenic_clinvar",
+        ),
+    )
+}
+
+
+def download_lrb(
+    filename: str, target: str | Path, *, revision: str, repo: str = LRB_REPOSITORY
+) -> Path:
+    """Fetch one file of a Hugging Face dataset to `target`, through the Hugging Face cache.
+
+    HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME are respected. `revision`: branch, tag or
+    commit. The file appears whole or not at all; raises LongscaleError naming file and reason.
+    """
+    # Imported where it is used: the table above is wanted by processes that download nothing.
+    from huggingface_hub import errors, hf_hub_download
+
+    what = f"{repo}: {filename} at revision '{revision}'"
+    try:
+        cached = hf_hub_download(
+            repo,
+            filename,
+            repo_type="dataset",
+            revision=revision,
+            endpoint=os.environ.get("HF_ENDPOINT"),
+        )
+    except errors.RevisionNotFoundError as error:
+        raise LongscaleError(f"{what}: the dataset has no such revision") from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise LongscaleError(f"{what}: the dataset has no such file") from error
+    except errors.RepositoryNotFoundError as error:
+        raise LongscaleError(
+            f"{what}: no such dataset, or it wants a token (HF_TOKEN) that was not given"
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise LongscaleError(
+            f"{what}: the file is not in the Hugging Face cache and the hub gives no answer "
+            f"({_first_line(error.__cause__ or error)}); "
+            "connect once (HF_HUB_OFFLINE unset, HF_ENDPOINT a reachable hub) or fill HF_HOME"
+        ) from error
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
+        raise LongscaleError(f"{what}: the download failed: {_first_line(error)}") from error
+    target = Path(target)
+    with atomic_path(target) as part:
+        shutil.copyfile(cached, part)
+    return target
+
+
+def _first_line(error: BaseException) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

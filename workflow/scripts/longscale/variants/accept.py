@@ -1,0 +1,391 @@
+"""From raw rows to variants that can be trusted, and a ledger of all that cannot.
+
+`pos` is 1-based throughout (as in VCF). A variant's identity is (contig, pos, ref, alt, tissue).
+Every allele of every row ends either among the accepted variants or in the ledger, never in both.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from longscale.genome.sequence import Genome
+from longscale.variants.readers import RawVariant
+
+ACCEPTED_COLUMNS = ["contig", "pos", "ref", "alt", "label", "split", "tissue", "line"]
+REJECTED_COLUMNS = ["line", "contig", "pos", "ref", "alt", "reason", "sentence"]
+IDENTITY = ["contig", "pos", "ref", "alt", "tissue"]
+
+REASONS = (
+    "unparseable",
+    "unknown_contig",
+    "no_alternative",
+    "symbolic_allele",
+    "star_allele",
+    "breakend",
+    "invalid_allele",
+    "out_of_bounds",
+    "reference_mismatch",
+    "too_many_ns",
+    "contradictory_label",
+    "duplicate",
+    "cut_by_limit",
+)
+"""Why an allele is not accepted, in the order in which the questions are asked."""
+
+N_FLANK_BP = 32
+"""`too_many_ns`: more than half of the bases within this distance of the variant are N."""
+
+_BATCH_ROWS = 50_000
+_CHUNK_BP = 256
+_SHOWN_BP = 24
+_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+
+
+class Accepted(NamedTuple):
+    """What `accept_variants` returns.
+
+    accepted: columns contig, pos, ref, alt, label (int8), split, tissue (lower case and "" where
+    the task has none), line; in the order of the input. rejected: the ledger, columns line, contig,
+    pos, ref, alt (resolved and normalised as far as the allele came; all text but line), reason
+    (one of REASONS), sentence. counts: rows, alleles, accepted, rejected, with
+    alleles == accepted + rejected.
+    """
+
+    accepted: pd.DataFrame
+    rejected: pd.DataFrame
+    counts: dict[str, int]
+
+
+class _Ledger:
+    """Collects rejected rows, a frame at a time."""
+
+    def __init__(self) -> None:
+        self._frames: list[pd.DataFrame] = []
+
+    def reject(
+        self, rows: pd.DataFrame, mask: np.ndarray, reason: str, sentences: pd.Series | str
+    ) -> pd.DataFrame:
+        """Enter the rows under `mask` (their `sentences` in the same order); return the others."""
+        if not mask.any():
+            return rows
+        entry = rows.loc[mask, ["line", "contig", "pos", "ref", "alt"]]
+        entry = entry.assign(pos=entry["pos"].astype(str), reason=reason, sentence=sentences)
+        self._frames.append(entry)
+        return rows[~mask]
+
+    def frame(self) -> pd.DataFrame:
+        """All entries, in the order of the input lines."""
+        if not self._frames:
+            return pd.DataFrame(columns=REJECTED_COLUMNS).astype({"line": np.int64})
+        entries = pd.concat(self._frames, ignore_index=True)
+        return entries.sort_values("line", kind="stable", ignore_index=True)
+
+
+def accept_variants(
+    records: Iterable[RawVariant],
+    genome: Genome,
+    aliases: Mapping[str, str],
+    *,
+    limit: int | None = None,
+    seed: int = 1,
+) -> Accepted:
+    """Accept what can be scored; put everything else into the ledger with a reason.
+
+    Multi-allelic rows are split (a label list as long as the ALT list is split along), contig names
+    resolved through the genome and `aliases`, REF held against the genome, alleles trimmed and
+    left-aligned (`normalise`). Of several rows with one identity and one label the first is kept (a
+    test row before others, so that training never takes a test variant); with several labels, none.
+    `limit` keeps that many variants per class and split, chosen by `seed` and by the variants
+    alone, not by their order. Rows are taken in batches: memory grows with the result only.
+    """
+    ledger = _Ledger()
+    rows = alleles = 0
+    batches = []
+    for row_count, batch in _batches(records):
+        rows += row_count
+        alleles += len(batch)
+        batches.append(_accept_batch(batch, genome, aliases, ledger))
+    accepted = pd.concat(batches, ignore_index=True) if batches else _empty_batch()
+    accepted = accepted[ACCEPTED_COLUMNS].astype(
+        {"pos": np.int64, "label": np.int8, "line": np.int64}
+    )
+    accepted = _reject_repeats(accepted, ledger)
+    if limit is not None:
+        accepted = _reject_beyond_limit(accepted, ledger, limit, seed)
+    accepted = accepted.reset_index(drop=True)
+    rejected = ledger.frame()
+    counts = {
+        "rows": rows,
+        "alleles": alleles,
+        "accepted": len(accepted),
+        "rejected": len(rejected),
+    }
+    return Accepted(accepted, rejected, counts)
+
+
+def summarise(accepted: pd.DataFrame, rejected: pd.DataFrame, counts: Mapping[str, int]) -> str:
+    """A few lines for a person: what was read, what was kept per split and class, what was not."""
+    lines = [
+        f"{counts['rows']:,} rows, {counts['alleles']:,} alleles: "
+        f"{counts['accepted']:,} accepted, {counts['rejected']:,} rejected"
+    ]
+    for split, rows in accepted.groupby("split", sort=True):
+        positives = int(rows["label"].sum())
+        lines.append(
+            f"  {split or 'no split'}: {len(rows):,} variants, {positives:,} with label 1, "
+            f"{len(rows) - positives:,} with label 0"
+        )
+    reasons = rejected.groupby("reason", sort=False)
+    for reason, rows in sorted(reasons, key=lambda item: (-len(item[1]), item[0])):
+        first = rows.iloc[0]
+        lines.append(f"  {reason}: {len(rows):,}, e.g. line {first.line}: {first.sentence}")
+    return "\n".join(lines)
+
+
+def normalise(genome: Genome, contig: str, pos: int, ref: str, alt: str) -> tuple[int, str, str]:
+    """The parsimonious, left-aligned form of a variant (Tan et al. 2015, Bioinformatics 31:2202).
+
+    `ref` must agree with the genome and differ from `alt`; both upper case, not empty. Returns
+    (pos, ref, alt), `pos` 1-based, the same as `bcftools norm`: shortest alleles that both keep at
+    least one base, shifted to the left as far as the sequence allows.
+    """
+    pos, ref, alt = _trim_right_and_shift(genome, contig, pos, ref, alt)
+    shared = 0
+    while shared < min(len(ref), len(alt)) - 1 and ref[shared] == alt[shared]:
+        shared += 1
+    return pos + shared, ref[shared:], alt[shared:]
+
+
+def _trim_right_and_shift(
+    genome: Genome, contig: str, pos: int, ref: str, alt: str
+) -> tuple[int, str, str]:
+    """Drop equal last bases; when an allele runs empty, put the left flank before both."""
+    while ref[-1] == alt[-1]:
+        if pos == 1 and min(len(ref), len(alt)) == 1:
+            break  # nothing stands before the first base of a contig
+        ref, alt = ref[:-1], alt[:-1]
+        if not ref or not alt:
+            start = max(pos - 1 - _CHUNK_BP, 0)
+            flank = genome.fetch(contig, start, pos - 1).tobytes().decode("ascii")
+            pos, ref, alt = start + 1, flank + ref, flank + alt
+    return pos, ref, alt
+
+
+def _batches(records: Iterable[RawVariant]) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Rows in batches, one frame row per allele, everything but the line still text."""
+    records = iter(records)
+    while rows := list(islice(records, _BATCH_ROWS)):
+        alleles = [
+            (row.line, row.contig, row.pos, row.ref, alt, label, row.split, row.tissue, row.problem)
+            for row in rows
+            for alt, label in _alleles(row)
+        ]
+        batch = pd.DataFrame(
+            alleles,
+            columns=[
+                *("line", "contig", "pos", "ref", "alt"),
+                *("label", "split", "tissue", "problem"),
+            ],
+        )
+        texts = batch.columns.drop("line")
+        batch[texts] = batch[texts].astype("str").apply(lambda column: column.str.strip())
+        yield len(rows), batch
+
+
+def _alleles(row: RawVariant) -> Iterator[tuple[str, str]]:
+    """(ALT, label) of each allele of a row; a row without ALT still counts as one."""
+    if len(row.alts) < 2:
+        return iter([(row.alts[0] if row.alts else "", row.label)])
+    labels = row.label.split(",")
+    if len(labels) != len(row.alts):
+        labels = [row.label] * len(row.alts)
+    return zip(row.alts, labels, strict=True)
+
+
+def _empty_batch() -> pd.DataFrame:
+    return pd.DataFrame({column: pd.Series(dtype="str") for column in ACCEPTED_COLUMNS})
+
+
+def _accept_batch(
+    batch: pd.DataFrame, genome: Genome, aliases: Mapping[str, str], ledger: _Ledger
+) -> pd.DataFrame:
+    """All questions that a variant can be asked without knowing the others."""
+    batch = _parse(batch, ledger)
+    batch = _resolve_contigs(batch, genome, aliases, ledger)
+    batch = _check_alleles(batch, ledger)
+    batch = _check_reference(batch, genome, ledger)
+    batch = _normalise_batch(batch, genome)
+    return _check_ns(batch, genome, ledger)
+
+
+def _parse(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+    """Positions and labels as numbers."""
+    broken = batch["problem"] != ""
+    batch = ledger.reject(batch, broken.to_numpy(), "unparseable", batch.loc[broken, "problem"])
+
+    bad = ~batch["pos"].str.fullmatch(r"\d{1,12}(\.0+)?").to_numpy(dtype=bool)
+    sentences = "POS is '" + batch.loc[bad, "pos"] + "', which is not a whole number"
+    batch = ledger.reject(batch, bad, "unparseable", sentences)
+
+    labels = batch["label"].str.lower().map(_LABELS)
+    bad = labels.isna().to_numpy()
+    sentences = "the label is '" + batch.loc[bad, "label"] + "': it must be 0 or 1"
+    batch = ledger.reject(batch, bad, "unparseable", sentences)
+    return batch.assign(
+        pos=batch["pos"].astype(np.float64).astype(np.int64),  # exact: at most 12 digits
+        label=labels[~bad].astype(np.int8),
+        split=batch["split"].str.lower(),
+    )
+
+
+def _resolve_contigs(
+    batch: pd.DataFrame, genome: Genome, aliases: Mapping[str, str], ledger: _Ledger
+) -> pd.DataFrame:
+    """The genome's own name of each contig."""
+    names = batch["contig"].unique()
+    resolved = {name: name if name in genome.lengths else aliases.get(name, "") for name in names}
+    sentence = {
+        name: _unknown_contig(name, contig, genome, aliases)
+        for name, contig in resolved.items()
+        if contig not in genome.lengths
+    }
+    unknown = batch["contig"].isin(list(sentence)).to_numpy()
+    sentences = batch.loc[unknown, "contig"].map(sentence)
+    batch = ledger.reject(batch, unknown, "unknown_contig", sentences)
+    return batch.assign(contig=batch["contig"].map(resolved).astype("str"))
+
+
+def _unknown_contig(name: str, contig: str, genome: Genome, aliases: Mapping[str, str]) -> str:
+    if contig:
+        return f"contig '{name}' is {contig}, which the genome file does not hold"
+    near = difflib.get_close_matches(name, [*genome.lengths, *aliases], n=1)
+    hint = f"; the nearest known name is '{near[0]}'" if near else ""
+    return f"contig '{name}' is neither in the genome nor a known alias{hint}"
+
+
+def _check_alleles(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+    """Keep alleles that are spelt out in A, C, G and T."""
+    batch = batch.assign(ref=batch["ref"].str.upper(), alt=batch["alt"].str.upper())
+    shapes = {
+        "no_alternative": (r"\.?", "ALT is missing"),
+        "symbolic_allele": (r"<.*>", "ALT is a symbol, not a sequence"),
+        "star_allele": (r"\*", "ALT is *, an allele that another variant deletes"),
+        "breakend": (r".*[\[\]].*|\..+|.+\.", "ALT is a breakend, not a sequence"),
+    }
+    for reason, (pattern, sentence) in shapes.items():
+        mask = batch["alt"].str.fullmatch(pattern).to_numpy(dtype=bool)
+        batch = ledger.reject(batch, mask, reason, sentence)
+    for column in ("ref", "alt"):
+        bad = ~batch[column].str.fullmatch("[ACGT]+").to_numpy(dtype=bool)
+        shown = batch.loc[bad, column].map(_shorten)
+        sentences = column.upper() + " is '" + shown + "': only A, C, G and T can be used"
+        batch = ledger.reject(batch, bad, "invalid_allele", sentences)
+    same = (batch["ref"] == batch["alt"]).to_numpy()
+    return ledger.reject(batch, same, "no_alternative", "ALT equals REF")
+
+
+def _shorten(allele: str) -> str:
+    """An allele as it is shown to a person."""
+    if len(allele) <= _SHOWN_BP:
+        return allele
+    return f"{allele[:_SHOWN_BP]}... ({len(allele)} bp)"
+
+
+def _check_reference(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFrame:
+    """Keep alleles whose REF stands in the genome."""
+    end = batch["pos"] - 1 + batch["ref"].str.len()
+    lengths = batch["contig"].map(genome.lengths).astype(np.int64)
+    outside = ((batch["pos"] < 1) | (end > lengths)).to_numpy()
+    contig, length = batch.loc[outside, "contig"], lengths[outside].astype(str)
+    sentences = "REF lies outside " + contig + ", which has positions 1 to " + length
+    batch = ledger.reject(batch, outside, "out_of_bounds", sentences)
+
+    found = _bases(genome, batch, batch["ref"])
+    mismatch = (batch["ref"].to_numpy(dtype=object) != found).astype(bool)
+    wrong = batch[mismatch]
+    swapped = _bases(genome, wrong, wrong["alt"]) == wrong["alt"].to_numpy(dtype=object)
+    sentences = [
+        f"REF is {_shorten(row.ref)} but the genome has {_shorten(bases)} at {row.contig}:{row.pos}"
+        + (", where ALT stands: REF and ALT may be swapped" if is_swapped else "")
+        for row, bases, is_swapped in zip(wrong.itertuples(), found[mismatch], swapped, strict=True)
+    ]
+    return ledger.reject(batch, mismatch, "reference_mismatch", sentences)
+
+
+def _bases(genome: Genome, variants: pd.DataFrame, alleles: pd.Series) -> np.ndarray:
+    """What the genome has where each allele would stand (N outside the contig), as str objects."""
+    contigs = variants["contig"].to_numpy(dtype=object)
+    starts = variants["pos"].to_numpy() - 1
+    lengths = alleles.str.len().to_numpy(dtype=np.int64)
+    found = np.empty(len(variants), dtype=object)
+    for length in np.unique(lengths):
+        rows = np.flatnonzero(lengths == length)
+        text = genome.gather(contigs[rows], starts[rows], length).tobytes().decode("ascii")
+        found[rows] = [text[first : first + length] for first in range(0, len(text), length)]
+    return found
+
+
+def _normalise_batch(batch: pd.DataFrame, genome: Genome) -> pd.DataFrame:
+    """`normalise` on all that is not a single-base substitution (those are normal already)."""
+    longer = ((batch["ref"].str.len() > 1) | (batch["alt"].str.len() > 1)).to_numpy()
+    if not longer.any():
+        return batch
+    variants = batch.loc[longer, ["contig", "pos", "ref", "alt"]].itertuples(index=False)
+    normal = pd.DataFrame(
+        [normalise(genome, *variant) for variant in variants],
+        columns=["pos", "ref", "alt"],
+        index=batch.index[longer],
+    )
+    batch.loc[longer, ["pos", "ref", "alt"]] = normal
+    return batch
+
+
+def _check_ns(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFrame:
+    """Leave out variants that stand in a gap of the assembly (a contig's end is no gap)."""
+    if batch.empty:
+        return batch
+    starts = batch["pos"].to_numpy() - 1 - N_FLANK_BP
+    width = 2 * N_FLANK_BP + 1
+    lengths = batch["contig"].map(genome.lengths).to_numpy()
+    around = genome.gather(batch["contig"].to_numpy(dtype=object), starts, width)  # rows, width
+    outside = np.maximum(-starts, 0) + np.maximum(starts + width - lengths, 0)
+    ns = (around == ord("N")).sum(axis=1) - outside
+    mask = 2 * ns > width - outside
+    sentence = f"more than half of the genome within {N_FLANK_BP} bp of the variant is N"
+    return ledger.reject(batch, mask, "too_many_ns", sentence)
+
+
+def _reject_repeats(accepted: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+    """One row per identity: contradicting labels cancel each other, repeats go."""
+    repeated = accepted.duplicated(IDENTITY, keep=False)
+    if not repeated.any():
+        return accepted
+    rows = accepted[repeated]
+    rows = rows.iloc[np.argsort(rows["split"] != "test", kind="stable")]
+    groups = rows.groupby(IDENTITY, sort=False)
+    first_line = groups["line"].transform("first")
+    last_line = groups["line"].transform("max")
+    contradicting = groups["label"].transform("nunique") > 1
+    later = rows.duplicated(IDENTITY) & ~contradicting
+
+    mask = accepted.index.isin(rows.index[contradicting])
+    lines = groups["line"].transform("min").astype(str), last_line.astype(str)
+    sentences = "lines " + lines[0] + " to " + lines[1] + " give this variant both labels"
+    accepted = ledger.reject(accepted, mask, "contradictory_label", sentences[contradicting])
+    mask = accepted.index.isin(rows.index[later])
+    sentences = "the same variant as line " + first_line.astype(str)
+    return ledger.reject(accepted, mask, "duplicate", sentences[later])
+
+
+def _reject_beyond_limit(
+    accepted: pd.DataFrame, ledger: _Ledger, limit: int, seed: int
+) -> pd.DataFrame:
+    """Keep, of each class and split, the `limit` variants with the smallest seeded hash."""
+    draw = pd.util.hash_pandas_object(accepted[IDENTITY], index=False, hash_key=f"{seed:016d}")
+    rank = draw.groupby([accepted["label"], accepted["split"]]).rank(method="first")
+    sentence = f"limit: {limit} keeps that many variants of each class and split"
+    return ledger.reject(accepted, (rank > limit).to_numpy(), "cut_by_limit", sentence)

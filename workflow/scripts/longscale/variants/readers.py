@@ -1,0 +1,250 @@
+"""Variant files of several formats, read row by row as text; nothing is judged here.
+
+CSV and TSV (`.csv`, `.tsv`, `.txt`, each also `.gz`), Parquet (`.parquet`, `.pq`), VCF and BCF
+(`.vcf`, `.vcf.gz`, `.vcf.bgz`, `.bcf`). `pos` is 1-based in all of them.
+"""
+
+import csv
+import difflib
+import gzip
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pysam
+
+from longscale.errors import LongscaleError
+
+REQUIRED_COLUMNS = ("contig", "pos", "ref", "alt", "label")
+OPTIONAL_COLUMNS = ("split", "tissue")
+VCF_COLUMNS = ("label", *OPTIONAL_COLUMNS)
+"""What a VCF does not have at a fixed place: the column map names INFO keys for these."""
+
+_PARQUET_BATCH_ROWS = 50_000
+
+
+class RawVariant(NamedTuple):
+    """One row of a variant file as it stands there.
+
+    `line` is the 1-based line of the input file on which the row begins (header lines count; for
+    Parquet and BCF, which have no lines, the 1-based row). `alts` has one entry per ALT allele.
+    Missing values are "". `problem`, where not "", is a sentence that says why the row could not be
+    taken apart.
+    """
+
+    line: int
+    contig: str = ""
+    pos: str = ""
+    ref: str = ""
+    alts: tuple[str, ...] = ()
+    label: str = ""
+    split: str = ""
+    tissue: str = ""
+    problem: str = ""
+
+
+def read_variants(path: str | Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
+    """Yield the rows of a variant file; the format follows from the suffix.
+
+    `columns` maps contig, pos, ref, alt, label and optionally split and tissue to the file's column
+    names. In VCF and BCF the first four have their place: there label (and split, tissue) map to
+    INFO keys. Several ALT alleles are separated by commas. A row that cannot be taken apart is
+    yielded with its `problem`; a file that cannot be read, lacks a column or holds no row raises
+    LongscaleError.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if not path.is_file():
+        raise LongscaleError(f"{path}: this file does not exist; a variant file is expected")
+    if name.endswith((".vcf", ".vcf.gz", ".vcf.bgz", ".bcf")):
+        _check_column_map(path, columns, ("label",))
+        rows = _read_vcf(path, columns)
+    elif name.endswith((".parquet", ".pq")):
+        _check_column_map(path, columns, REQUIRED_COLUMNS)
+        rows = _read_parquet(path, columns)
+    elif name.removesuffix(".gz").endswith((".csv", ".tsv", ".txt")):
+        _check_column_map(path, columns, REQUIRED_COLUMNS)
+        rows = _read_delimited(path, columns)
+    else:
+        raise LongscaleError(
+            f"{path}: the suffix names no known format; .csv, .tsv, .txt (also .gz), .parquet, "
+            ".vcf, .vcf.gz or .bcf is expected"
+        )
+    return _some(path, rows)
+
+
+def _some(path: Path, rows: Iterable[RawVariant]) -> Iterator[RawVariant]:
+    """Pass rows on; a file without any is an error."""
+    row = None
+    for row in rows:
+        yield row
+    if row is None:
+        raise LongscaleError(f"{path}: the file holds no variant; at least one row is expected")
+
+
+def _check_column_map(path: Path, columns: Mapping[str, str], required: Sequence[str]) -> None:
+    known = REQUIRED_COLUMNS + OPTIONAL_COLUMNS
+    for key in columns:
+        if key not in known:
+            raise LongscaleError(
+                f"{path}: the column map has the unknown key '{key}'; known are {', '.join(known)}"
+            )
+    for key in required:
+        if not columns.get(key):
+            raise LongscaleError(
+                f"{path}: the column map does not say where '{key}' stands"
+                + ("; variants without a label cannot be evaluated" if key == "label" else "")
+            )
+
+
+def _missing_column(path: Path, key: str, name: str, present: Sequence[str], what: str) -> str:
+    """The sentence for a column that the map names and the file lacks."""
+    folded = {other.casefold(): other for other in present}
+    near = difflib.get_close_matches(name.casefold(), folded, n=3)
+    hint = ", ".join(f"'{folded[other]}'" for other in near) or ", ".join(present[:20]) or "none"
+    kind = "nearest" if near else "present"
+    return f"{path}: the {what} '{name}' (for {key}) is missing; {kind}: {hint}"
+
+
+def _column_indices(
+    path: Path, columns: Mapping[str, str], header: Sequence[str]
+) -> dict[str, int]:
+    """Where each mapped column stands in the header."""
+    indices = {}
+    for key, name in columns.items():
+        if name not in header:
+            raise LongscaleError(_missing_column(path, key, name, header, "column"))
+        if header.count(name) > 1:
+            raise LongscaleError(
+                f"{path}: the column '{name}' (for {key}) occurs {header.count(name)} times; "
+                "it must occur once"
+            )
+        indices[key] = header.index(name)
+    return indices
+
+
+def _raw(line: int, values: Mapping[str, str]) -> RawVariant:
+    alts = tuple(values["alt"].split(",")) if values["alt"] else ()
+    return RawVariant(
+        line,
+        values["contig"],
+        values["pos"],
+        values["ref"],
+        alts,
+        values["label"],
+        values.get("split", ""),
+        values.get("tissue", ""),
+    )
+
+
+def _open_text(path: Path) -> IO[str]:
+    """A text file, gzipped or not; a byte order mark is skipped."""
+    if path.suffix.lower() == ".gz":
+        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
+
+
+def _read_delimited(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
+    """CSV or TSV through Python's csv module, which knows on which line it is."""
+    delimiter = "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
+    line = 1
+    try:
+        with _open_text(path) as handle:
+            reader = csv.reader(handle, delimiter=delimiter)
+            header = [name.strip() for name in next(reader, [])]
+            if not header:
+                raise LongscaleError(
+                    f"{path}: the file is empty; a header line that names the columns is expected"
+                )
+            indices = _column_indices(path, columns, header)
+            line = reader.line_num + 1
+            for fields in reader:
+                if len(fields) == len(header):
+                    yield _raw(line, {key: fields[index] for key, index in indices.items()})
+                elif fields:  # a blank line is no row
+                    yield RawVariant(line, problem=_field_count(len(fields), len(header)))
+                line = reader.line_num + 1
+    except UnicodeDecodeError as error:
+        raise LongscaleError(f"{path}: near line {line}: not UTF-8 text ({error})") from error
+    except (csv.Error, OSError, EOFError) as error:
+        raise LongscaleError(f"{path}: line {line} cannot be read: {error}") from error
+
+
+def _field_count(found: int, expected: int) -> str:
+    fields = "field" if found == 1 else "fields"
+    return f"the row has {found} {fields} where the header has {expected}"
+
+
+def _read_parquet(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
+    """Parquet in batches; numbers and booleans as text, nulls as ""."""
+    line = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            _column_indices(path, columns, file.schema_arrow.names)
+            names = list(dict.fromkeys(columns.values()))
+            for batch in file.iter_batches(_PARQUET_BATCH_ROWS, columns=names):
+                texts = {key: _texts(batch.column(name)) for key, name in columns.items()}
+                for values in zip(*texts.values(), strict=True):
+                    line += 1
+                    yield _raw(line, dict(zip(texts, values, strict=True)))
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise LongscaleError(f"{path}: not a readable Parquet file: {reason}") from error
+
+
+def _texts(column: pa.Array) -> list[str]:
+    return pc.fill_null(pc.cast(column, pa.string()), "").to_pylist()
+
+
+def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
+    """VCF or BCF through htslib; FILTER, QUAL and genotypes are not looked at."""
+    verbosity = pysam.set_verbosity(0)  # htslib's own remarks are told by our sentences
+    line = 0
+    try:
+        line = _vcf_header_lines(path)
+        with pysam.VariantFile(str(path), drop_samples=True) as file:
+            info = file.header.info
+            keys = {key: columns[key] for key in VCF_COLUMNS if columns.get(key)}
+            for key, name in keys.items():
+                if name not in info:
+                    raise LongscaleError(_missing_column(path, key, name, list(info), "INFO key"))
+            flags = {name for name in keys.values() if info[name].type == "Flag"}
+            for record in file:
+                line += 1
+                values = {
+                    key: _info_text(record.info, name, name in flags) for key, name in keys.items()
+                }
+                yield RawVariant(
+                    line,
+                    record.chrom,
+                    str(record.pos),
+                    record.ref or "",
+                    record.alts or (),
+                    **values,
+                )
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise LongscaleError(f"{path}: cannot be read after line {line}: {error}") from error
+    finally:
+        pysam.set_verbosity(verbosity)
+
+
+def _info_text(info: Mapping[str, Any], name: str, is_flag: bool) -> str:
+    """An INFO value as it stands in the file; a flag is 1 where set and 0 elsewhere."""
+    if is_flag:
+        return "1" if name in info else "0"
+    value = info.get(name)
+    if isinstance(value, tuple):
+        return ",".join("" if entry is None else str(entry) for entry in value)
+    return "" if value is None else str(value)
+
+
+def _vcf_header_lines(path: Path) -> int:
+    """Number of header lines of a VCF, 0 for BCF (which has no lines)."""
+    if path.suffix.lower() == ".bcf":
+        return 0
+    opener = open if path.suffix.lower() == ".vcf" else gzip.open
+    with opener(path, "rb") as handle:
+        return next((count for count, text in enumerate(handle) if not text.startswith(b"#")), 0)

@@ -1,0 +1,52 @@
+"""Score a task's test variants with one checkpoint at one length, under every rule."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+from job import model_job
+
+with model_job(snakemake, snakemake.threads) as report:
+    import torch
+
+    from longscale.config import digest
+    from longscale.evaluation.scores import write_scores
+    from longscale.evaluation.scoring import score_variants
+    from longscale.files import checksum
+    from longscale.genome.sequence import Genome
+    from longscale.models.checkpoint import load_checkpoint
+    from longscale.models.dnabert2 import DNABERT2ForVariantEffect
+    from longscale.models.tokenizer import load_tokenizer
+    from longscale.provenance import collect_provenance
+    from longscale.variants.windows import require_windows
+
+    folder = Path(snakemake.input.model[0]).parent
+    training = json.loads((folder / "training.json").read_text())
+    genome = Genome(snakemake.input.fasta)
+    variants = pd.read_parquet(snakemake.input.variants)
+    variants = variants[variants["split"] == "test"]
+    window_bp = int(snakemake.wildcards.eval_bp)
+    if snakemake.params.edge == "drop":
+        require_windows(genome, variants, window_bp)
+    model = load_checkpoint(DNABERT2ForVariantEffect, folder)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    scores = score_variants(
+        model,
+        load_tokenizer(Path(snakemake.input.tokenizer).parent),
+        genome,
+        variants,
+        window_bp,
+        snakemake.params.rules,
+        batch_tokens=snakemake.params.batch_tokens,
+        report=report,
+    )
+    provenance = {
+        "flags": training["flags"],
+        "n_train": training["n_train"],
+        "seed": training["seed"],
+        "config_sha256": digest(dict(snakemake.config)),
+        "model_sha256": checksum(folder / "model.safetensors"),
+        **json.loads(Path(snakemake.input.provenance).read_text()),
+        **collect_provenance(),
+    }
+    write_scores(scores, snakemake.output[0], provenance)
