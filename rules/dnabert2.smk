@@ -138,6 +138,7 @@ rule score_variants:
         rules=STUDY["rules"],
         edge=config["windows"]["edge"],
         batch_tokens=config["score"]["batch_tokens"],
+        threads=config["score"]["threads"],
     threads: config["score"]["threads"]
     resources:
         mem_mb=more_each_attempt(16000),

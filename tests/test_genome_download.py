@@ -27,7 +27,8 @@ class Server:
 
     A step is a dict: status, body, cut (bytes sent before the connection breaks), stall (seconds
     of silence after the cut instead), ranges (Range understood), if_range (If-Range understood),
-    etag, modified, length (send Content-Length), location.
+    etag, modified, length (send Content-Length), location, shift (of the range answered), most
+    (bytes per answer).
     """
 
     def __init__(self, *script):
@@ -66,6 +67,7 @@ def answer(
     length=True,
     location=None,
     shift=0,
+    most=None,
 ):
     asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     unchanged = not if_range or handler.headers.get("If-Range") in (etag, modified)
@@ -79,7 +81,7 @@ def answer(
     for name, value in (("ETag", etag), ("Last-Modified", modified), ("Location", location)):
         if value:
             handler.send_header(name, value)
-    rest = b"" if status == 416 else body[first:]
+    rest = b"" if status == 416 else body[first:][:most]
     if length:
         handler.send_header("Content-Length", str(len(rest)))
     handler.end_headers()
@@ -143,6 +145,7 @@ def test_a_cut_transfer_is_resumed(serve, tmp_path, validator):
     assert (tmp_path / "x.fa.gz").read_bytes() == BODY
     asked = [request.get("Range") for request in server.requests]
     assert asked == [None, "bytes=400000-", "bytes=500000-"]
+    assert server.requests[1]["If-Range"] == validator.get("modified", '"v1"')
     assert names(tmp_path) == ["x.fa.gz"]
 
 
@@ -151,6 +154,13 @@ def test_more_cuts_than_retries_while_there_is_progress(serve, tmp_path):
     fetch(server.url, tmp_path / "x.fa.gz", md5=MD5, retries=1, report=print)
     assert (tmp_path / "x.fa.gz").read_bytes() == BODY
     assert len(server.requests) == -(-len(BODY) // 50_000)
+
+
+def test_a_server_that_gives_less_than_was_asked_for(serve, tmp_path):
+    server = serve({"cut": 400_000}, {"most": 50_000}, {"most": 60_000}, {})
+    fetch(server.url, tmp_path / "x.fa.gz", md5=MD5, report=print)
+    asked = [request.get("Range") for request in server.requests]
+    assert asked == [None, "bytes=400000-", "bytes=450000-", "bytes=510000-"]
 
 
 def test_a_stalled_transfer_is_resumed(serve, tmp_path):

@@ -130,6 +130,19 @@ def test_first_and_last_windows_of_every_contig(fasta, oracle):
     assert np.array_equal(got, expected)
 
 
+@pytest.mark.parametrize("final_end", ["\n", ""])
+def test_windows_at_the_end_of_the_file(tmp_path, final_end):
+    path = tmp_path / "g.fa"
+    for length in range(30, 52):
+        bases = "".join(random.Random(length).choices("ACGT", k=length))
+        lines = "\n".join(bases[i : i + 10] for i in range(0, length, 10))
+        path.write_text(f">c\n{lines}{final_end}")
+        path.with_name("g.fa.fai").write_text(f"c\t{length}\t3\t10\t11\n")
+        starts = np.arange(length - 24)
+        got = Genome(path).gather(["c"] * len(starts), starts, 25)
+        assert [row.tobytes().decode() for row in got] == [bases[s : s + 25] for s in starts]
+
+
 def test_no_rows(fasta):
     assert Genome(fasta).gather([], [], 10).shape == (0, 10)
 

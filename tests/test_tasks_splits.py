@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from longscale.errors import LongscaleError
-from longscale.tasks.splits import assign_splits
+from longscale.tasks.splits import _Windows, assign_splits
 from sklearn.model_selection import train_test_split
 
 WINDOW_BP = 1000
@@ -201,6 +201,29 @@ def test_released_is_scikit_learns_stratified_fifth_in_file_order():
     assert summary["dev_from"] == "random"
     again, _ = assign_splits(variants.sample(frac=1, random_state=1), **options)
     assert split_of(again) == split_of(result)
+
+
+intervals = st.tuples(st.sampled_from("ab"), st.integers(0, 40), st.integers(1, 15), st.booleans())
+
+
+@given(rows=st.lists(intervals, min_size=1, max_size=30))
+@example(rows=[("a", 0, 15, True), ("a", 1, 1, True), ("a", 10, 1, False)])  # one in another
+@settings(deadline=None)
+def test_overlap_is_that_of_every_pair(rows):
+    contigs, starts, lengths, chosen = map(np.array, zip(*rows, strict=True))
+    ends = starts + lengths
+    expected = [
+        any(
+            chosen[other]
+            and contigs[other] == contigs[row]
+            and starts[other] < ends[row]
+            and starts[row] < ends[other]
+            for other in range(len(rows))
+        )
+        for row in range(len(rows))
+    ]
+    windows = _Windows(pd.Series(contigs), starts, ends)
+    assert windows.overlap(chosen).tolist() == expected
 
 
 @st.composite

@@ -118,7 +118,7 @@ def test_a_deletion_needs_more_on_the_right(genome):
 def test_require_windows_names_the_first_that_has_none(genome):
     table = frame([("chrM", 70, "A", "C"), ("chrM", 19, "A", "C"), ("chrM", 2, "A", "C")])
     require_windows(genome, table[:1], 40)
-    with pytest.raises(LongscaleError, match="^chrM:19 A>C has no window of 40 bp"):
+    with pytest.raises(LongscaleError, match=r"^chrM:19 A>C has no window of 40 bp"):
         require_windows(genome, table, 40)
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 from job import job
-
 from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases
 from longscale.tasks.sources import test_chromosomes

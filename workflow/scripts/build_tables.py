@@ -1,7 +1,6 @@
 """Compare all arms: the AUROC table, long and wide."""
 
 from job import job
-
 from longscale.evaluation.compare import build_auroc_table, build_wide_table, write_table
 from longscale.evaluation.scores import Cell
 

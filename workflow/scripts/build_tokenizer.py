@@ -1,10 +1,11 @@
-"""Put a model's tokenizer in its place: a given one, the checkpoint's, or one trained on the genome."""
+"""Put a model's tokenizer in its place: a given one, the checkpoint's, or one trained on the
+genome.
+"""
 
 import shutil
 from pathlib import Path
 
 from job import model_job
-
 from longscale.files import atomic_path
 from longscale.genome.sequence import Genome
 from longscale.models.tokenizer import load_tokenizer, train_tokenizer

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from job import job
-
 from longscale.files import atomic_path
 from longscale.tasks.simulated import posterior
 

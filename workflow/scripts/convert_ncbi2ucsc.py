@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from job import job
-
 from longscale.files import atomic_path, checksum
 from longscale.genome.assembly import AssemblyReport, write_aliases
 from longscale.genome.convert import convert_assembly

@@ -1,7 +1,6 @@
 """Fetch one file, verified against the published MD5 where there is a list of them."""
 
 from job import job
-
 from longscale.genome.download import fetch, published_md5
 
 with job(snakemake, echo=True) as report:

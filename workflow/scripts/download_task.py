@@ -1,7 +1,6 @@
 """Fetch the variant file of a task of the Genomics Long-Range Benchmark."""
 
 from job import job
-
 from longscale.tasks.lrb import LRB_TASKS, download_lrb
 
 with job(snakemake, echo=True) as report:

@@ -2,7 +2,6 @@
 
 import pandas as pd
 from job import job
-
 from longscale.genome.sequence import Genome
 from longscale.variants.windows import export_windows, require_windows
 

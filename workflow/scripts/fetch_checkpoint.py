@@ -1,9 +1,10 @@
-"""Bring a published checkpoint (a folder or a Hugging Face repository) into the run, as safetensors."""
+"""Bring a published checkpoint (a folder or a Hugging Face repository) into the run, as
+safetensors.
+"""
 
 from pathlib import Path
 
 from job import job
-
 from longscale.models.checkpoint import fetch_checkpoint
 
 with job(snakemake, echo=True) as report:

@@ -20,6 +20,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         pd.read_parquet(snakemake.input.variants),
         Path(snakemake.input.pretrained).parent,
         Path(snakemake.output[0]).parent,
+        protocol=snakemake.wildcards.protocol,
         attention=snakemake.wildcards.attention,
         window_bp=int(snakemake.wildcards.train_bp),
         options=snakemake.params.options,

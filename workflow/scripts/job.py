@@ -1,4 +1,4 @@
-"""What every script of the workflow shares: its log, its threads, and errors told in one sentence."""
+"""What every script of the workflow shares: its log, its threads, errors in one sentence."""
 
 import os
 import sys

@@ -1,7 +1,6 @@
 """Figures of the AUROC table."""
 
 from job import job
-
 from longscale.evaluation.compare import read_auroc_table
 from longscale.files import atomic_folder
 from longscale.report.plots import write_auroc_plots

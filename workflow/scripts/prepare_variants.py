@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 from job import job
-
 from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases
 from longscale.genome.sequence import Genome

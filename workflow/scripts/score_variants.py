@@ -6,20 +6,20 @@ from pathlib import Path
 import pandas as pd
 from job import model_job
 
-with model_job(snakemake, snakemake.threads) as report:
+with model_job(snakemake, snakemake.params.threads) as report:
     import torch
-
     from longscale.config import digest
     from longscale.evaluation.scores import write_scores
     from longscale.evaluation.scoring import score_variants
     from longscale.files import checksum
     from longscale.genome.sequence import Genome
     from longscale.models.checkpoint import load_checkpoint
-    from longscale.models.dnabert2 import DNABERT2ForVariantEffect
     from longscale.models.tokenizer import load_tokenizer
     from longscale.provenance import collect_provenance
+    from longscale.training.protocols import PROTOCOLS
     from longscale.variants.windows import require_windows
 
+    protocol = snakemake.wildcards.protocol
     folder = Path(snakemake.input.model[0]).parent
     training = json.loads((folder / "training.json").read_text())
     genome = Genome(snakemake.input.fasta)
@@ -28,7 +28,7 @@ with model_job(snakemake, snakemake.threads) as report:
     window_bp = int(snakemake.wildcards.eval_bp)
     if snakemake.params.edge == "drop":
         require_windows(genome, variants, window_bp)
-    model = load_checkpoint(DNABERT2ForVariantEffect, folder)
+    model = load_checkpoint(PROTOCOLS[protocol].model, folder)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     scores = score_variants(
         model,
@@ -37,6 +37,7 @@ with model_job(snakemake, snakemake.threads) as report:
         variants,
         window_bp,
         snakemake.params.rules,
+        protocol=protocol,
         batch_tokens=snakemake.params.batch_tokens,
         report=report,
     )

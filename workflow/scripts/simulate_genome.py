@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from job import job
-
 from longscale.tasks.simulated import Recipe, write_simulation
 
 with job(snakemake) as report:

@@ -1,6 +1,7 @@
 """The configuration: defaults filled in, every mistake told in one sentence.
 
-The schema (config/schema.yaml) is JSON Schema 2020-12; every key has a type, a default and a sentence.
+The schema (config/schema.yaml) is JSON Schema 2020-12; every key has a type, a default and a
+sentence.
 """
 
 import difflib
@@ -54,7 +55,9 @@ def describe(error: jsonschema.ValidationError) -> str:
         near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {unknown!r} in {key}; {hint}"
-    sentence = resolve(error.schema, {}).get("description", "") if "$ref" not in error.schema else ""
+    sentence = (
+        resolve(error.schema, {}).get("description", "") if "$ref" not in error.schema else ""
+    )
     meant = f" ({sentence})" if sentence else ""
     match error.validator:
         case "required":
@@ -85,10 +88,14 @@ def leaves(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationE
 
 
 def check_config(config: dict, schema: dict, name: str) -> dict:
-    """`config` with defaults filled in; raises `LongscaleError` naming `name`, the key and what is right."""
+    """`config` with defaults filled in; raises `LongscaleError` naming `name`, the key and what is
+    right.
+    """
     filled = fill_defaults(config, schema, schema)
     validator = jsonschema.Draft202012Validator(schema)
-    errors = sorted(validator.iter_errors(filled), key=lambda error: list(map(str, error.absolute_path)))
+    errors = sorted(
+        validator.iter_errors(filled), key=lambda error: list(map(str, error.absolute_path))
+    )
     if errors:
         sentences = [describe(leaf) for error in errors for leaf in leaves(error)]
         raise LongscaleError(f"{name}: " + "; and ".join(dict.fromkeys(sentences)))
@@ -105,21 +112,26 @@ def check_references(config: dict, name: str) -> None:
                 near = difflib.get_close_matches(item, known, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LongscaleError(
-                    f"{name}: study.{key} names {item!r}, which `{key}` does not describe (it has: {', '.join(known)}){hint}"
+                    f"{name}: study.{key} names {item!r}, which `{key}` does not describe"
+                    f" (it has: {', '.join(known)}){hint}"
                 )
     for item in study["tasks"]:
         train_task = config["tasks"][item]["train_task"]
         if train_task and train_task not in config["tasks"]:
             raise LongscaleError(
-                f"{name}: tasks.{item}.train_task is {train_task!r}, which `tasks` does not describe"
+                f"{name}: tasks.{item}.train_task is {train_task!r},"
+                " which `tasks` does not describe"
             )
     genome = config["genome"]
     if (genome["simulate"] is None) == (genome["fasta"] is None):
         raise LongscaleError(
-            f"{name}: genome needs either `simulate` (a recipe) or `fasta` and `assembly_report`, not both and not neither"
+            f"{name}: genome needs either `simulate` (a recipe) or `fasta` and `assembly_report`,"
+            " not both and not neither"
         )
     if genome["fasta"] is not None and genome["assembly_report"] is None:
-        raise LongscaleError(f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)")
+        raise LongscaleError(
+            f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)"
+        )
     check_tasks(config, name)
 
 
@@ -127,10 +139,13 @@ def check_tasks(config: dict, name: str) -> None:
     """Each source of a task asks for keys of its own."""
     for task, entry in config["tasks"].items():
         if entry["source"] == "file" and entry["path"] is None:
-            raise LongscaleError(f"{name}: tasks.{task}.path is missing (source: file needs the variant file)")
+            raise LongscaleError(
+                f"{name}: tasks.{task}.path is missing (source: file needs the variant file)"
+            )
         if entry["source"] == "simulated" and config["genome"]["simulate"] is None:
             raise LongscaleError(
-                f"{name}: tasks.{task} is simulated, but genome.simulate is not set: a simulated task needs a simulated genome"
+                f"{name}: tasks.{task} is simulated, but genome.simulate is not set: a simulated"
+                " task needs a simulated genome"
             )
 
 

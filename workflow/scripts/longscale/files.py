@@ -29,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a new folder beside `path`; put it in the place of `path` only if the block succeeds."""
+    """Yield a new folder beside `path`; it takes the place of `path` only if the block succeeds."""
     path = Path(path)
     part = _part_path(path)
     shutil.rmtree(part, ignore_errors=True)
@@ -45,5 +45,5 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 def checksum(path: str | Path, algorithm: str = "sha256") -> str:
     """Hex digest of a file, read as a stream (`algorithm`: any name that hashlib knows)."""
-    with open(path, "rb") as handle:
+    with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, algorithm).hexdigest()

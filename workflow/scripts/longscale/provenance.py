@@ -1,4 +1,6 @@
-"""Where a result comes from: versions of longscale, of its code and of the packages that make numbers."""
+"""Where a result comes from: versions of longscale, of its code and of the packages that make
+numbers.
+"""
 
 import functools
 import hashlib

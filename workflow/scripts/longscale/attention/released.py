@@ -39,3 +39,13 @@ def released_keys(keys: torch.Tensor, sequence: torch.Tensor, sequences: int) ->
     """
     squares = keys.new_zeros(sequences, *keys.shape[1:]).index_add(0, sequence, keys.square())
     return keys / (squares.sqrt() + RELEASED_EPSILON)[sequence]
+
+
+def released_token_limit(window_bp: int) -> int:
+    """Tokens after which the released scripts cut a window on its right.
+
+    The largest power of two up to window_bp / 3.9: 256, 512, 1024 and 2048 tokens for windows of
+    1000, 2000, 6000 and 10000 bp, as their `model_max_length` has it. About 5.1 bp make a token,
+    so the two longest windows do lose sequence.
+    """
+    return 1 << int(window_bp / 3.9).bit_length() - 1

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from longscale.errors import LongscaleError
 from longscale.evaluation.scores import ROW_COLUMNS
 from longscale.genome.sequence import Genome
-from longscale.models.dnabert2 import DNABERT2ForVariantEffect
-from longscale.training.finetune import AllelePairs, encode_pairs
+from longscale.models.dnabert2 import DNABERT2PreTrainedModel
+from longscale.training.protocols import PROTOCOLS, Examples
 
 CHUNK_BP = 8_000_000
 REPORT_SECONDS = 10.0
@@ -37,14 +37,14 @@ def token_batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray
 
 
 @torch.inference_mode()
-def score_pairs(
-    model: DNABERT2ForVariantEffect, pairs: AllelePairs, rules: Sequence[str], batch_tokens: int
+def score_examples(
+    model: DNABERT2PreTrainedModel, examples: Examples, rules: Sequence[str], batch_tokens: int
 ) -> np.ndarray:
     """Log-odds of label 1, (rows, rules) float32."""
-    scores = np.empty((len(pairs), len(rules)), dtype=np.float32)
-    lengths = pairs.reference.lengths + pairs.alternative.lengths
+    scores = np.empty((len(examples), len(rules)), dtype=np.float32)
+    lengths = examples.lengths
     for rows in token_batches(lengths, batch_tokens):
-        batch = {name: tensor.to(model.device) for name, tensor in pairs.batch(rows).items()}
+        batch = {name: tensor.to(model.device) for name, tensor in examples.batch(rows).items()}
         del batch["labels"]
         for column, rule in enumerate(rules):
             model.set_rule(rule)
@@ -54,13 +54,14 @@ def score_pairs(
 
 
 def score_variants(
-    model: DNABERT2ForVariantEffect,
+    model: DNABERT2PreTrainedModel,
     tokenizer: Tokenizer,
     genome: Genome,
     variants: pd.DataFrame,
     window_bp: int,
     rules: Sequence[str],
     *,
+    protocol: str,
     batch_tokens: int,
     report: Callable[[str], None] = print,
 ) -> pd.DataFrame:
@@ -72,12 +73,13 @@ def score_variants(
         raise LongscaleError("there is no test variant to score")
     model.eval()
     tissues = list(getattr(model.config, "tissues", []))
+    encode = PROTOCOLS[protocol].examples.encode
     rows_per_chunk = max(1, CHUNK_BP // window_bp)
     parts, started, told = [], time.monotonic(), 0.0
     for first in range(0, len(variants), rows_per_chunk):
         chunk = variants.iloc[first : first + rows_per_chunk].reset_index(drop=True)
-        pairs = encode_pairs(genome, tokenizer, chunk, window_bp, tissues)
-        parts.append(score_pairs(model, pairs, rules, batch_tokens))
+        examples = encode(genome, tokenizer, chunk, window_bp, tissues)
+        parts.append(score_examples(model, examples, rules, batch_tokens))
         done, seconds = first + len(chunk), time.monotonic() - started
         if seconds - told > REPORT_SECONDS or done == len(variants):
             told = seconds

@@ -62,14 +62,17 @@ def convert_assembly(
             ) from error
         problems = _disagreements(records, report, truncated)
         if problems:
-            wanted = "none beyond" if truncated else "exactly"
+            wanted = (
+                "nothing beyond the report, though the assembly is declared truncated"
+                if truncated
+                else "exactly the report's contigs and lengths, unless it is declared truncated"
+            )
             raise LongscaleError(
-                f"{fasta_gz}: disagrees with {report.path}: {'; '.join(problems)}; expected "
-                f"{wanted} the contigs and lengths of the report, unless the assembly is declared "
-                "a truncated one."
+                f"{fasta_gz}: disagrees with {report.path}: {'; '.join(problems)}; "
+                f"expected {wanted}."
             )
         lines = ("\t".join(map(str, vars(record).values())) for record in records)
-        fai_part.write_text("".join(f"{line}\n" for line in lines))
+        fai_part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return [(record.name, record.length) for record in records]
 
 

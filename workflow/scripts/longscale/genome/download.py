@@ -246,14 +246,14 @@ def _validator(response: requests.Response) -> str | None:
     return response.headers.get("Last-Modified")
 
 
-def _resumed_total(partial: _Partial, response: requests.Response, validator: str) -> int | None:
+def _resumed_total(partial: _Partial, response: requests.Response, validator: str) -> int:
     """Length of the whole file, if the answer is the rest of the file that was begun."""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
     same = _validator(response) in (None, validator)
     if not (found and same and int(found[1]) == partial.size()):
         partial.discard()
         raise _RetryError("the server went on with another part or another file")
-    return None if found[2] == "*" else int(found[2])
+    return int(found[2])
 
 
 def _local_path(url: str) -> Path:

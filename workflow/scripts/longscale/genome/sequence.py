@@ -110,24 +110,21 @@ class Genome:
         if codes.shape != starts.shape or width < 1:
             raise ValueError("gather needs one contig and one start per row, and width >= 1")
         records = [self._record(name) for name in names]
+        offsets = np.array([record.offset for record in records], np.int64)[codes]
+        lengths = np.array([record.length for record in records], np.int64)[codes]
+        shapes = np.array([(r.linebases, r.linewidth) for r in records], np.int64)[codes]
+        inside = (starts >= 0) & (starts + width <= lengths)
         windows = np.empty((len(starts), width), np.uint8)
         regular = np.zeros(len(starts), bool)
-        for linebases, linewidth in {(record.linebases, record.linewidth) for record in records}:
+        for linebases, linewidth in {(r.linebases, r.linewidth) for r in records}:
             if not 0 < linebases <= width:
                 continue  # whole lines would be longer than the window: one by one, below
-            alike = [(r.linebases, r.linewidth) == (linebases, linewidth) for r in records]
-            offsets = np.array([record.offset for record in records], np.int64)[codes]
-            lengths = np.array([record.length for record in records], np.int64)[codes]
+            lines_at = self._lines_at(linebases, linewidth, width)
             first_byte = offsets + starts // linebases * linewidth
-            n_lines = (width + linebases - 2) // linebases + 1
-            last_byte = len(self._bytes) - (n_lines - 1) * linewidth - linebases
-            rows = np.array(alike, bool)[codes] & (first_byte <= last_byte)
-            rows &= (starts >= 0) & (starts + width <= lengths)
-            regular |= rows
-            rows = np.flatnonzero(rows)
-            self._gather_lines(
-                windows, rows, first_byte[rows], starts[rows] % linebases, linebases, linewidth
-            )
+            alike = (shapes == (linebases, linewidth)).all(axis=1)
+            rows = np.flatnonzero(inside & alike & (first_byte < len(lines_at)))
+            _cut_windows(lines_at, first_byte[rows], starts[rows] % linebases, windows, rows)
+            regular[rows] = True
         for row in np.flatnonzero(~regular):
             record, start = records[codes[row]], int(starts[row])
             left = min(max(-start, 0), width)
@@ -136,38 +133,16 @@ class Genome:
             windows[row, left:right] = self._bases(record, start + left, start + right)
         return windows
 
-    def _gather_lines(
-        self,
-        windows: np.ndarray,
-        rows: np.ndarray,
-        first_byte: np.ndarray,
-        column: np.ndarray,
-        linebases: int,
-        linewidth: int,
-    ) -> None:
-        """Fill `windows[rows]` from contigs that share one line geometry.
+    def _lines_at(self, linebases: int, linewidth: int, width: int) -> np.ndarray:
+        """A view (bytes, lines, linebases) of the whole lines from each byte of the file on.
 
-        `first_byte` is where the line of each window's first base begins, `column` the place of
-        that base in its line. Whole lines are copied without their ends (a strided view makes
-        the end of a line a gap), folded, and the window is cut out of them at its column: one
-        memory copy per line and one per window, where an index per base would cost ten times more.
+        There are as many lines as a window of `width` can touch, and a place in the view for every
+        byte from which they lie inside the file. Line ends fall into the gaps between the strides.
         """
-        width = windows.shape[1]
         n_lines = (width + linebases - 2) // linebases + 1
-        span = n_lines * linebases
         n_places = len(self._bytes) - (n_lines - 1) * linewidth - linebases + 1
-        if len(rows) == 0:
-            return
-        lines_at = as_strided(
-            self._bytes, (n_places, n_lines, linebases), (1, linewidth, 1), writeable=False
-        )
-        per_chunk = max(1, CHUNK_BYTES // span)
-        for begin in range(0, len(rows), per_chunk):
-            chunk = slice(begin, begin + per_chunk)
-            bases = lines_at[first_byte[chunk]].reshape(-1)  # rows * span
-            _fold(bases)
-            within = np.arange(len(rows[chunk])) * span + column[chunk]
-            windows[rows[chunk]] = sliding_window_view(bases, width)[within]
+        shape = (max(n_places, 0), n_lines, linebases)
+        return as_strided(self._bytes, shape, (1, linewidth, 1), writeable=False)
 
     def _bases(self, record: FaiRecord, start: int, end: int) -> np.ndarray:
         if start == end:
@@ -211,6 +186,30 @@ class Genome:
                     "`samtools faidx`."
                 )
         return mapped
+
+
+def _cut_windows(
+    lines_at: np.ndarray,
+    first_byte: np.ndarray,
+    column: np.ndarray,
+    windows: np.ndarray,
+    rows: np.ndarray,
+) -> None:
+    """Fill `windows[rows]`, chunk by chunk, from the lines that the windows touch.
+
+    `first_byte` is where the line of each window's first base begins, `column` the place of that
+    base in its line. Lines are copied whole, folded, and the window is cut out at its column: one
+    copy per line and one per window, where an index per base would cost ten times more.
+    """
+    _, n_lines, linebases = lines_at.shape
+    span = n_lines * linebases
+    per_chunk = max(1, CHUNK_BYTES // span)
+    for begin in range(0, len(rows), per_chunk):
+        chunk = slice(begin, begin + per_chunk)
+        bases = lines_at[first_byte[chunk]].reshape(-1)  # rows in the chunk * span
+        _fold(bases)
+        begins = np.arange(len(rows[chunk])) * span + column[chunk]
+        windows[rows[chunk]] = sliding_window_view(bases, windows.shape[1])[begins]
 
 
 def _fold(bases: np.ndarray) -> None:

@@ -40,7 +40,9 @@ _DROPPED_PREFIXES = ("cls.", "bert.pooler.")
 _FOREIGN_CONFIG_KEYS = {"architectures", "dtype", "transformers_version"}
 
 
-def load_checkpoint(model_class: type[Model], folder: str | Path, **config_overrides: object) -> Model:
+def load_checkpoint(
+    model_class: type[Model], folder: str | Path, **config_overrides: object
+) -> Model:
     """A `model_class` in evaluation mode with the weights of the checkpoint in `folder`.
 
     `config_overrides` replace keys of its config.json (`attention`, `n_train`, `num_labels`, ...).
@@ -178,9 +180,13 @@ def _check_tie(
 ) -> None:
     """A tied weight that is stored twice must be the same both times."""
     for tied, origin in model.all_tied_weights_keys.items():
-        if tied in weights and origin in weights and not torch.equal(weights[tied], weights[origin]):
+        if (
+            tied in weights
+            and origin in weights
+            and not torch.equal(weights[tied], weights[origin])
+        ):
             raise LongscaleError(
-                f"{source}: {tied} differs from {origin}; the model ties them, so they must be equal."
+                f"{source}: {tied} differs from {origin}; they are tied, so they must be equal."
             )
 
 

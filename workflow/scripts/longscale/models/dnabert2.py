@@ -11,6 +11,7 @@ d = hidden_size / H, D = hidden_size, V = vocabulary.
 
 import math
 from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -335,7 +336,9 @@ class DNABERT2MaskedLMHead(nn.Module):
 class DNABERT2ForMaskedLM(DNABERT2PreTrainedModel):
     """Masked language model; with labels, the head runs on the labelled tokens alone."""
 
-    _tied_weights_keys = {"cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"}
+    _tied_weights_keys: ClassVar[dict[str, str]] = {
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight"
+    }
 
     def __init__(self, config: DNABERT2Config) -> None:
         super().__init__(config)
@@ -476,9 +479,9 @@ def _mean_readout(
             f"readout: row {at} reads tokens {int(start[at])} to {int(stop[at])}, which is empty "
             "or outside its real tokens; it must be a half-open range within them."
         )
-    summed = hidden.new_zeros(packing.shape[0], hidden.shape[1])
-    summed = summed.index_add(0, row[inside], hidden[inside])
-    return summed / tokens[:, None]
+    read = hidden[inside].float()  # sums of half-precision numbers would lose digits
+    summed = read.new_zeros(packing.shape[0], hidden.shape[1]).index_add(0, row[inside], read)
+    return (summed / tokens[:, None]).to(hidden.dtype)
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
-"""DNABERT-2's byte-pair encoding: training one on a genome, and windows to tokens with their readout spans."""
+"""DNABERT-2's byte-pair encoding: training one on a genome, and windows to tokens with their
+readout spans.
+"""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +23,9 @@ TRAINING_SAMPLE_BP = 8_000_000
 class EncodedWindows:
     """Windows as tokens, packed one after the other ([CLS] first and [SEP] last in each).
 
-    ids: (tokens,) uint16; offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i + 1]];
-    readout: (windows, 2) int32, the half-open span of tokens, counted from the window's [CLS], that
-    overlaps the readout span in bp (or (0, 1), the [CLS] token, where no span was given).
+    ids: (tokens,) uint16; offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i +
+    1]]; readout: (windows, 2) int32, the half-open span of tokens, counted from the window's [CLS],
+    that overlaps the readout span in bp (or (0, 1), the [CLS] token, where no span was given).
     """
 
     ids: np.ndarray
@@ -40,8 +41,18 @@ class EncodedWindows:
         """Token ids of one window."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
+    def truncate(self, limit: int) -> "EncodedWindows":
+        """Windows of more than `limit` tokens cut on the right, [SEP] put at their new end."""
+        kept = np.minimum(self.lengths, limit)
+        offsets = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
+        ids = np.concatenate([self.window(row)[:size] for row, size in enumerate(kept)])
+        ids[offsets[1:] - 1] = SEP
+        return EncodedWindows(ids, offsets, np.minimum(self.readout, kept[:, None]))
+
     def pad(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids and attention mask of the given windows, both (rows, longest of them), right-padded."""
+        """Token ids and attention mask of the given windows, both (rows, longest of them), right-
+        padded.
+        """
         lengths = self.lengths[rows]
         mask = np.arange(lengths.max()) < lengths[:, None]
         ids = np.full(mask.shape, PAD, dtype=np.int64)
@@ -93,26 +104,25 @@ def train_tokenizer(
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer in a folder's `tokenizer.json`; raises if its special tokens are not DNABERT-2's."""
+    """The tokenizer in a folder's `tokenizer.json`; raises if its special tokens are not
+    DNABERT-2's.
+    """
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise LongscaleError(f"{path}: no such file; a tokenizer is expected there")
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
-        raise LongscaleError(f"{path}: not a tokenizer of the tokenizers library: {error}") from error
+        raise LongscaleError(
+            f"{path}: not a tokenizer of the tokenizers library: {error}"
+        ) from error
     found = tuple(tokenizer.token_to_id(token) for token in SPECIAL_TOKENS)
     if found != (UNK, CLS, SEP, PAD, MASK):
         raise LongscaleError(
-            f"{path}: the ids of {', '.join(SPECIAL_TOKENS)} are {found}, but must be 0 to 4 (DNABERT-2's layout)"
+            f"{path}: the ids of {', '.join(SPECIAL_TOKENS)} are {found},"
+            " but must be 0 to 4 (DNABERT-2's layout)"
         )
     return tokenizer
-
-
-def set_tokenizer_threads(threads: int) -> None:
-    """Let the tokenizers library use `threads` threads (before its first use in a process)."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
 
 
 def encode_windows(

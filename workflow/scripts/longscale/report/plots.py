@@ -63,6 +63,7 @@ def select_figures(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield ".".join(names), sort_arms(rows)
 
 
+@mpl.rc_context(_STYLE)
 def write_auroc_plots(table: pd.DataFrame, folder: str | Path) -> list[Path]:
     """Write every figure of an AUROC table as `{name}.svg` and `{name}.png` (see `select_figures`).
 
@@ -70,16 +71,16 @@ def write_auroc_plots(table: pd.DataFrame, folder: str | Path) -> list[Path]:
     """
     written = []
     for name, rows in select_figures(table):
-        with mpl.rc_context(_STYLE):
-            figure = plot_auroc(rows)
-            for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
-                path = Path(folder) / f"{name}.{suffix}"
-                with atomic_path(path) as part:
-                    figure.savefig(part, format=suffix, dpi=200, metadata=metadata)
-                written.append(path)
+        figure = plot_auroc(rows)
+        for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
+            path = Path(folder) / f"{name}.{suffix}"
+            with atomic_path(path) as part:
+                figure.savefig(part, format=suffix, dpi=200, metadata=metadata)
+            written.append(path)
     return written
 
 
+@mpl.rc_context(_STYLE)
 def plot_auroc(rows: pd.DataFrame) -> Figure:
     """Draw one task, protocol and model: rows of an AUROC table, in its column names."""
     train_lengths = sorted(rows["train_bp"].unique())

@@ -2,10 +2,11 @@
 
 The positive control: when a cell of the table is at chance, its reader learns whether the method
 failed or the pipeline did. An assembly in NCBI's shape carries one locus every `locus_bp` base
-pairs: a `site` with a variant in its middle and, at a drawn distance on either side of it, a `partner`
-or a `decoy`. A variant has an effect if it changes the site and the element is a partner; the label
-is that effect, flipped with probability 1 - penetrance. A window shows the element or it does not,
-so the posterior of the label given a window, and with it the ceiling of any model, is exact.
+pairs: a `site` with a variant in its middle and, at a drawn distance on either side of it, a
+`partner` or a `decoy`. A variant has an effect if it changes the site and the element is a partner;
+the label is that effect, flipped with probability 1 - penetrance. A window shows the element or it
+does not, so the posterior of the label given a window, and with it the ceiling of any model, is
+exact.
 
 Positions are 1-based in what is written, 0-based inside this module.
 """
@@ -63,7 +64,9 @@ class Recipe:
 
     @classmethod
     def read(cls, path: str | Path, overrides: dict | None = None) -> "Recipe":
-        """Read a recipe; `overrides` replaces keys of its `assembly` section (a smaller assembly for tests)."""
+        """Read a recipe; `overrides` replaces keys of its `assembly` section (a smaller assembly
+        for tests).
+        """
         raw = yaml.safe_load(Path(path).read_text())
         try:
             tasks = {name: TaskRecipe(**row) for name, row in raw.pop("tasks").items()}
@@ -73,20 +76,22 @@ class Recipe:
         unknown = set(overrides or {}) - set(recipe.assembly)
         if unknown:
             raise LongscaleError(
-                f"{path}: `assembly` has no key {sorted(unknown)[0]!r}; known: {', '.join(recipe.assembly)}"
+                f"{path}: `assembly` has no key {sorted(unknown)[0]!r};"
+                f" known: {', '.join(recipe.assembly)}"
             )
         recipe.assembly.update(overrides or {})
         recipe.check(path)
         return recipe
 
     def check(self, path: str | Path) -> None:
-        """Raise if a locus could reach into its neighbour's: then the posterior would not be exact."""
+        """Raise if a locus could reach into its neighbour's: the posterior must be exact."""
         reach = max(task.distance_bp[1] for task in self.tasks.values())
         needed = 2 * (reach + max(map(len, self.elements.values())))
         needed += self.assembly["n_run_bp"]
         if self.assembly["locus_bp"] < needed:
             raise LongscaleError(
-                f"{path}: assembly.locus_bp is {self.assembly['locus_bp']}, but elements reach so far that it must be at least {needed}"
+                f"{path}: assembly.locus_bp is {self.assembly['locus_bp']}, but elements reach so"
+                f" far that it must be at least {needed}"
             )
 
 
@@ -127,7 +132,8 @@ def draw_alleles(
 ) -> tuple[str, str]:
     """REF and ALT at 0-based `pos`, parsimonious and left-aligned by construction.
 
-    An indel that could be shifted to the left is redrawn as an SNV, so that a normaliser changes nothing.
+    An indel that could be shifted to the left is redrawn as an SNV, so that a normaliser changes
+    nothing.
     """
     kind = rng.choice(list(types), p=list(types.values()))
     ref = chr(sequence[pos])
@@ -154,7 +160,8 @@ def plant_locus(
     task, elements = recipe.tasks[task_name], recipe.elements
     hit, partner = rng.random() < task.hits, rng.random() < task.partners
     site = elements["site"]
-    # A variant that misses stands 4 bp before the site, one that hits in its middle: both see the site.
+    # A variant that misses stands 4 bp before the site, one that hits in its middle: both see the
+    # site.
     offset = len(site) // 2 if hit else -4
     write_element(sequence, centre - offset, site)
     side, distance = int(rng.choice([-1, 1])), task.draw_distance(rng)
@@ -186,7 +193,8 @@ def draw_chromosome(
         if rng.random() < shape["soft_masked"]:
             stretch = slice(centre - 300, centre - 300 + int(rng.integers(100, 600)))
             sequence[stretch] |= 0x20
-    # Between two loci, half a locus away from both variants: only the longest windows touch a run of N.
+    # Between two loci, half a locus away from both variants: only the longest windows touch a run
+    # of N.
     for index in range(100, count, 100):
         edge = locus_bp * index + locus_bp // 2
         sequence[edge - shape["n_run_bp"] // 2 : edge + shape["n_run_bp"] // 2] = ord("N")
@@ -218,8 +226,8 @@ def list_contigs(recipe: Recipe) -> list[Contig]:
     ]  # fmt: skip
     contigs.append(
         Contig(
-            "SIMSCHRUN_CTG1", "unplaced-scaffold", "na", "KI900001.1", "NT_900001.1", "chrUn_KI900001v1",
-            "Simulatum longum unplaced genomic scaffold SIMSCHRUN_CTG1",
+            "SIMSCHRUN_CTG1", "unplaced-scaffold", "na", "KI900001.1", "NT_900001.1",
+            "chrUn_KI900001v1", "Simulatum longum unplaced genomic scaffold SIMSCHRUN_CTG1",
         )
     )  # fmt: skip
     contigs.append(
@@ -269,8 +277,8 @@ def write_assembly(assembly: list[tuple[Contig, np.ndarray]], folder: Path) -> N
             handle.write(fasta_record(f"{contig.genbank} {contig.title}", sequence))
     header = (
         "# Assembly name:  LongscaleSim1\n# Organism name:  Simulatum longum (simulated)\n#\n"
-        "# Sequence-Name\tSequence-Role\tAssigned-Molecule\tAssigned-Molecule-Location/Type\tGenBank-Accn\t"
-        "Relationship\tRefSeq-Accn\tAssembly-Unit\tSequence-Length\tUCSC-style-name\n"
+        "# Sequence-Name\tSequence-Role\tAssigned-Molecule\tAssigned-Molecule-Location/Type\t"
+        "GenBank-Accn\tRelationship\tRefSeq-Accn\tAssembly-Unit\tSequence-Length\tUCSC-style-name\n"
     )
     rows = []
     for c, sequence in assembly:
@@ -309,9 +317,11 @@ def variant_table(loci: list[Locus]) -> pd.DataFrame:
 
 
 def truth_table(loci: list[Locus], task: TaskRecipe, element_bp: int) -> pd.DataFrame:
-    """The hidden truth of a task's variants: contig, pos (1-based), ref, alt, hit, partner, reach_bp, penetrance, partners.
+    """The hidden truth of a task's variants: contig, pos (1-based), ref, alt, hit, partner,
+    reach_bp, penetrance, partners.
 
-    `left_bp` and `right_bp`: how far a window must reach before (or from) the variant to show the whole element.
+    `left_bp` and `right_bp`: how far a window must reach before (or from) the variant to show the
+    whole element.
     """
     side = np.array([locus.side for locus in loci])
     distance = np.array([locus.distance for locus in loci])
@@ -330,10 +340,11 @@ def truth_table(loci: list[Locus], task: TaskRecipe, element_bp: int) -> pd.Data
 
 
 def posterior(truth: pd.DataFrame, window_bp: int) -> np.ndarray:
-    """P(label = 1) given a window of `window_bp` around each variant of `truth` (rows of `truth_table`).
+    """P(label = 1) given a window of `window_bp` around each variant of `truth` (rows of
+    `truth_table`).
 
-    The window is [pos - window_bp // 2, pos - window_bp // 2 + window_bp), 0-based: it shows the element
-    if all of it lies inside.
+    The window is [pos - window_bp // 2, pos - window_bp // 2 + window_bp), 0-based: it shows the
+    element if all of it lies inside.
     """
     left = window_bp // 2
     visible = (truth["left_bp"] <= left) & (truth["right_bp"] <= window_bp - left)
@@ -343,7 +354,9 @@ def posterior(truth: pd.DataFrame, window_bp: int) -> np.ndarray:
 
 
 def write_simulation(recipe: Recipe, folder: str | Path) -> None:
-    """Write the assembly in NCBI's layout, and `{task}.csv` and `{task}.truth.parquet` per task, whole or not at all."""
+    """Write the assembly in NCBI's layout, and `{task}.csv` and `{task}.truth.parquet` per task,
+    whole or not at all.
+    """
     assembly, loci = simulate(recipe)
     element_bp = len(recipe.elements["partner"])
     with atomic_folder(folder) as part:

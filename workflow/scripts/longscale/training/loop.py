@@ -1,4 +1,6 @@
-"""The training loop both trainings share: transformers' Trainer, resumable, with a log a person can read."""
+"""The training loop both trainings share: transformers' Trainer, resumable, with a log a person can
+read.
+"""
 
 import json
 import math
@@ -9,7 +11,13 @@ from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
-from transformers import EarlyStoppingCallback, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from longscale.config import digest
 from longscale.errors import LongscaleError
@@ -31,7 +39,7 @@ class Indices(Dataset):
 
 
 class LogForPeople(TrainerCallback):
-    """Step, loss, tokens per second and time left, one line at a time; stops at a non-finite loss."""
+    """Step, loss, tokens/s and time left, a line at a time; stops at a non-finite loss."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self.report = report
@@ -59,7 +67,9 @@ class LogForPeople(TrainerCallback):
                 f"  {rate:,.0f} tokens/s  {left / 60:.1f} min left"
             )
         if "eval_loss" in logs:
-            self.report(f"step {state.global_step}/{state.max_steps}  dev loss {logs['eval_loss']:.4f}")
+            self.report(
+                f"step {state.global_step}/{state.max_steps}  dev loss {logs['eval_loss']:.4f}"
+            )
         if any(not math.isfinite(logs.get(key, 0.0)) for key in ("loss", "eval_loss")):
             self.non_finite = True
             control.should_training_stop = True
@@ -72,15 +82,19 @@ def device_precision(precision: str) -> dict[str, bool]:
     if precision == "auto":
         precision = "fp32" if not cuda else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
     if precision == "fp16" and not cuda:
-        raise LongscaleError("finetune.precision is fp16, which needs a GPU; bf16 or fp32 would work here")
+        raise LongscaleError(
+            "finetune.precision is fp16, which needs a GPU; bf16 or fp32 would work here"
+        )
     return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
 
 
 def usable_checkpoint(folder: Path, settings: str) -> str | None:
-    """The newest checkpoint of a run with the same settings; another run's leftovers are removed."""
+    """The newest checkpoint of a run with these settings; another run's leftovers are removed."""
     stamp = folder / "settings.sha256"
     if stamp.exists() and stamp.read_text() == settings:
-        steps = [path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()]
+        steps = [
+            path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()
+        ]
         if steps:
             return str(max(steps, key=lambda path: int(path.name.rsplit("-", 1)[1])))
     shutil.rmtree(folder, ignore_errors=True)
@@ -105,11 +119,13 @@ def train(
     """Train `model` in place; `folder` holds checkpoints to resume from (the caller removes it
     once the model is safe).
 
-    `collate` turns row numbers below `examples` into a batch; `dev` is the same pair for the development
-    set, whose best checkpoint is kept. `arguments` go to `TrainingArguments`; `settings` is everything
-    that the result depends on: checkpoints of other settings are not resumed from.
+    `collate` turns row numbers below `examples` into a batch; `dev` is the same pair for the
+    development set, whose best checkpoint is kept. `arguments` go to `TrainingArguments`;
+    `settings` is everything that the result depends on: checkpoints of other settings are not
+    resumed from.
 
-    Returns steps, best_step, flags (`non_finite_loss`, `not_converged`), seconds and the loss history.
+    Returns steps, best_step, flags (`non_finite_loss`, `not_converged`), seconds and the loss
+    history.
     """
     resume = usable_checkpoint(folder, digest(settings))
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -138,7 +154,9 @@ def train(
     trainer.dev_collate = dev[0] if dev else None
     if patience is not None:
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=patience))
-    trainer.remove_callback(next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback"))
+    trainer.remove_callback(
+        next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback")
+    )
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     outcome = summarise(trainer, log, seconds=time.monotonic() - started)

@@ -21,7 +21,9 @@ DRAWS = 100
 
 
 class GenomeWindows:
-    """Random windows of a genome, each a function of the seed and its number alone (so a run can resume)."""
+    """Random windows of a genome, each a function of the seed and its number alone (so a run can
+    resume).
+    """
 
     def __init__(
         self, genome: Genome, window_bp: int, seed: int, exclude: tuple[str, ...] = ()
@@ -34,7 +36,9 @@ class GenomeWindows:
         self.genome, self.window_bp, self.seed = genome, window_bp, seed
         lengths = {n: s for n, s in genome.lengths.items() if n not in exclude and s >= window_bp}
         if not lengths:
-            raise LongscaleError(f"no contig is left that is as long as pretrain.window_bp ({window_bp} bp)")
+            raise LongscaleError(
+                f"no contig is left that is as long as pretrain.window_bp ({window_bp} bp)"
+            )
         self.names = list(lengths)
         self.sizes = np.array(list(lengths.values()))
 
@@ -47,7 +51,9 @@ class GenomeWindows:
             if not bad.any():
                 return windows
             windows[bad] = self._draw(rng, int(bad.sum()))
-        raise LongscaleError(f"windows of {self.window_bp} bp that are not mostly N are too rare in this genome")
+        raise LongscaleError(
+            f"windows of {self.window_bp} bp that are not mostly N are too rare in this genome"
+        )
 
     def _draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         contigs = rng.choice(len(self.names), size=count, p=self.sizes / self.sizes.sum())
@@ -58,7 +64,9 @@ class GenomeWindows:
 def mask_tokens(
     encoded: EncodedWindows, rng: np.random.Generator, fraction: float, vocab_size: int
 ) -> dict[str, torch.Tensor]:
-    """A masked-LM batch: `fraction` of the real tokens are targets; 80% [MASK], 10% random, 10% kept (BERT)."""
+    """A masked-LM batch: `fraction` of the real tokens are targets; 80% [MASK], 10% random, 10%
+    kept (BERT).
+    """
     ids, mask = encoded.pad(np.arange(len(encoded.lengths)))
     targets = (rng.random(ids.shape) < fraction) & ~np.isin(ids, SPECIAL)
     labels = np.where(targets, ids, IGNORED)
@@ -85,10 +93,12 @@ def pretrain(
     provenance: dict,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Train a masked language model on windows of the genome and write it to `folder`, whole or not at all.
+    """Train a masked language model on windows of the genome and write it to `folder`, whole or not
+    at all.
 
-    `options` is the `pretrain` section of the configuration. `config.n_train` becomes the median number
-    of tokens of the training windows. The folder gets config.json, model.safetensors and training.json.
+    `options` is the `pretrain` section of the configuration. `config.n_train` becomes the median
+    number of tokens of the training windows. The folder gets config.json, model.safetensors and
+    training.json.
     """
     set_seed(seed)
     source = GenomeWindows(genome, options["window_bp"], seed, tuple(options["exclude_contigs"]))
@@ -123,4 +133,7 @@ def pretrain(
     )
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
-        write_outcome({"n_train": config.n_train, "seed": seed, **outcome, **provenance}, part / "training.json")
+        write_outcome(
+            {"n_train": config.n_train, "seed": seed, **outcome, **provenance},
+            part / "training.json",
+        )

@@ -370,7 +370,7 @@ def _reject_repeats(accepted: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
     first_line = groups["line"].transform("first")
     last_line = groups["line"].transform("max")
     contradicting = groups["label"].transform("nunique") > 1
-    later = rows.duplicated(IDENTITY) & ~contradicting
+    later = rows.duplicated(IDENTITY)
 
     mask = accepted.index.isin(rows.index[contradicting])
     lines = groups["line"].transform("min").astype(str), last_line.astype(str)

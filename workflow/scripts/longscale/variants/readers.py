@@ -142,9 +142,8 @@ def _raw(line: int, values: Mapping[str, str]) -> RawVariant:
 
 def _open_text(path: Path) -> IO[str]:
     """A text file, gzipped or not; a byte order mark is skipped."""
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-    return path.open(encoding="utf-8-sig", newline="")
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    return opener(path, "rt", encoding="utf-8-sig", newline="")
 
 
 def _read_delimited(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:

@@ -1,0 +1,57 @@
+# make demo, make test: each sets up what it needs (a virtual environment in .venv) and runs.
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help install install-dev demo test test-unit test-e2e lint format dag clean
+
+help: ## show this list
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.venv/installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv \
+		|| { echo "python3-venv is missing (Debian, Ubuntu: apt-get install python3-venv)"; exit 1; }
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint constraints.txt
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt --constraint constraints.txt
+	@touch $@
+
+install: .venv/installed ## the virtual environment with the pinned requirements
+
+install-dev: .venv/installed-dev ## the same with what tests and linters need
+
+demo: .venv/installed ## the whole workflow on simulated data, no network, minutes on two cores
+	$(BIN)/snakemake --cores $(CORES)
+	$(BIN)/snakemake --cores 1 --report results/report.html
+	@$(BIN)/python workflow/scripts/show_table.py results/tables/auroc.tsv
+
+test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
+
+test-unit: .venv/installed-dev ## the unit tests
+	$(BIN)/pytest -m "not e2e" -q
+
+test-e2e: .venv/installed-dev ## the runs of the workflow itself
+	$(BIN)/pytest -m e2e -q
+
+lint: .venv/installed-dev ## ruff, snakefmt, snakemake --lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check --compact-diff Snakefile rules
+	$(BIN)/snakemake --lint
+	$(BIN)/snakemake --lint --configfile config/grch38.yaml
+
+format: .venv/installed-dev ## put the code into its standard form
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile rules
+
+dag: .venv/installed ## draw docs/dag.svg (needs graphviz)
+	$(BIN)/snakemake --rulegraph dot --configfile config/config.yaml | dot -Tsvg > docs/dag.svg
+
+clean: ## remove results (the virtual environment stays)
+	rm -rf results .snakemake
