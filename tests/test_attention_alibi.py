@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from longscale.attention.alibi import alibi_band, alibi_slopes, hankel_view
 
 

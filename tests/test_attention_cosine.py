@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
 from longscale.attention.cosine import DOT, Attention, parse_attention, unit_vectors
 from longscale.errors import LongscaleError
 

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
 from longscale.attention.alibi import alibi_band, alibi_slopes
 from longscale.attention.kernel import pack, packed_attention
 from longscale.errors import LongscaleError
-from torch.utils._python_dispatch import TorchDispatchMode
 
 
 def mask_of(lengths, width=None, left=False):

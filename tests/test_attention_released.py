@@ -1,6 +1,7 @@
 """The released defects, pinned to what the released code computes."""
 
 import torch
+
 from longscale.attention.released import infoscale_released, released_keys, released_queries
 
 

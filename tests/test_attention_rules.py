@@ -6,10 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from longscale.attention.rules import LENGTH_RULES, check_n_train, length_multiplier, length_rule
-from longscale.errors import LongscaleError
 from scipy.optimize import brentq
 from scipy.special import gammaln, ive
+
+from longscale.attention.rules import LENGTH_RULES, check_n_train, length_multiplier, length_rule
+from longscale.errors import LongscaleError
 
 LENGTHS = [128, 256, 512, 1024, 2048, 4096]
 OWN_RULES = [name for name, rule in LENGTH_RULES.items() if not rule.released]

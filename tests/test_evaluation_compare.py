@@ -6,6 +6,8 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.metrics import roc_auc_score
+
 from longscale.errors import LongscaleError
 from longscale.evaluation.compare import (
     AUROC_COLUMNS,
@@ -16,7 +18,6 @@ from longscale.evaluation.compare import (
 )
 from longscale.evaluation.intervals import block_ids, draw_blocks, draw_generator, draw_seeds
 from longscale.evaluation.scores import ROW_COLUMNS, Cell, write_scores
-from sklearn.metrics import roc_auc_score
 
 PROMISED = (
     *("task", "protocol", "model", "train_bp", "attention", "rule", "eval_bp", "seeds", "n"),

@@ -7,6 +7,8 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+
 from longscale.evaluation import intervals
 from longscale.evaluation.intervals import (
     block_ids,
@@ -17,7 +19,6 @@ from longscale.evaluation.intervals import (
     weighted_auroc,
     win_counts,
 )
-from sklearn.metrics import roc_auc_score
 
 
 def resample_rows(scores, labels, blocks, weights):

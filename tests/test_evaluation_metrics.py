@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from longscale.evaluation.metrics import auprc, auroc, classification_metrics
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
 from longscale.errors import LongscaleError
 from longscale.evaluation.scores import ROW_COLUMNS, Cell, read_scores, rule_columns, write_scores
 

@@ -1,4 +1,5 @@
 import pytest
+
 from longscale.errors import LongscaleError
 from longscale.genome.assembly import AssemblyReport, read_aliases, write_aliases
 

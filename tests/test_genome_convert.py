@@ -6,6 +6,7 @@ import tracemalloc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from longscale.errors import LongscaleError
 from longscale.genome import convert
 from longscale.genome.assembly import AssemblyReport, AssemblySequence

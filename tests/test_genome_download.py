@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+
 from longscale.errors import LongscaleError
 from longscale.genome import download
 from longscale.genome.download import fetch, published_md5

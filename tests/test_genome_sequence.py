@@ -6,6 +6,7 @@ import pyfaidx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from longscale.errors import LongscaleError
 from longscale.genome import sequence
 from longscale.genome.assembly import AssemblyReport

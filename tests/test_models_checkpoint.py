@@ -7,6 +7,7 @@ import shutil
 import pytest
 import safetensors.torch
 import torch
+
 from longscale.errors import LongscaleError
 from longscale.models.checkpoint import convert_checkpoint, load_checkpoint
 from longscale.models.dnabert2 import (
@@ -77,7 +78,12 @@ def test_masked_lm_is_loaded_whole(published):
 )
 def test_a_masked_lm_becomes_any_other_model(published, model_class, attention):
     model = load_checkpoint(
-        model_class, published, attention=attention, n_train=100, num_labels=3, num_tissues=2
+        model_class,
+        published,
+        attention=attention,
+        n_train=100,
+        num_labels=3,
+        tissues=["liver", "lung"],
     )
     config = model.config
     assert (config.attention, config.n_train, config.num_labels) == (attention, 100, 3)

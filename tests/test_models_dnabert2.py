@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+
 from longscale.attention.alibi import alibi_slopes
 from longscale.attention.rules import LENGTH_RULES
 from longscale.errors import LongscaleError
@@ -25,6 +26,10 @@ CLASSES = [
     DNABERT2ForSequenceClassification,
     DNABERT2ForVariantEffect,
 ]
+
+
+def names(count):
+    return [f"tissue {i}" for i in range(count)]
 
 
 def config_of(**changes):
@@ -266,7 +271,7 @@ def variant_batch(tissues=2):
 
 @pytest.mark.parametrize("tissues", [0, 2])
 def test_variant_effect_reads_both_alleles_around_the_variant(tissues):
-    model = model_of(DNABERT2ForVariantEffect, num_tissues=tissues)
+    model = model_of(DNABERT2ForVariantEffect, tissues=names(tissues))
     batch = variant_batch(tissues)
     output = model(**batch)
     hidden = model.bert(batch["input_ids"], batch["attention_mask"]).last_hidden_state
@@ -286,7 +291,7 @@ def test_variant_effect_reads_both_alleles_around_the_variant(tissues):
 
 @pytest.mark.parametrize(("start", "stop"), [(3, 3), (5, 4), (-1, 2), (10, 12)])
 def test_readouts_outside_the_tokens_are_refused(start, stop):
-    model = model_of(DNABERT2ForVariantEffect, num_tissues=2)
+    model = model_of(DNABERT2ForVariantEffect, tissues=names(2))
     batch = variant_batch()
     batch["readout_start"][4], batch["readout_stop"][4] = start, stop
     with pytest.raises(LongscaleError, match=f"readout: row 4 reads tokens {start} to {stop}"):
@@ -295,8 +300,8 @@ def test_readouts_outside_the_tokens_are_refused(start, stop):
 
 @pytest.mark.parametrize("tissues", [0, 3])
 def test_a_tissue_vector_of_another_width_is_refused(tissues):
-    model = model_of(DNABERT2ForVariantEffect, num_tissues=tissues)
-    with pytest.raises(LongscaleError, match=f"2 tissues.*num_tissues: {tissues}"):
+    model = model_of(DNABERT2ForVariantEffect, tissues=names(tissues))
+    with pytest.raises(LongscaleError, match=f"2 tissues.* config {tissues}"):
         model(**variant_batch())
 
 
@@ -395,7 +400,7 @@ def test_defaults_are_dnabert2_117m():
 @pytest.mark.parametrize("attention", ["dot", "cos-matched"])
 @pytest.mark.parametrize("model_class", CLASSES)
 def test_save_and_load_give_the_identical_model(tmp_path, model_class, attention):
-    model = model_of(model_class, attention=attention, num_tissues=2)
+    model = model_of(model_class, attention=attention, tissues=names(2))
     model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").is_file()
     stored = json.loads((tmp_path / "config.json").read_text())
@@ -442,7 +447,7 @@ def test_a_config_that_cannot_be_honoured_is_refused(key, value):
 
 
 def test_bfloat16_autocast_is_close_to_float32():
-    model = model_of(DNABERT2ForVariantEffect, attention="cos-matched", num_tissues=2)
+    model = model_of(DNABERT2ForVariantEffect, attention="cos-matched", tissues=names(2))
     model.set_rule("infoscale")
     batch = variant_batch()
     exact = model(**batch)

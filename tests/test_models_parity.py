@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import (
     DNABERT2Config,

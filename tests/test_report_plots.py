@@ -7,9 +7,10 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.image import imread
+
 from longscale.evaluation.compare import AUROC_COLUMNS
 from longscale.report.plots import format_bp, plot_auroc, select_figures, write_auroc_plots
-from matplotlib.image import imread
 
 RULES = ["none", "infoscale", "logn", "sqrtlogn", "yarn-temperature", "critscale"]
 

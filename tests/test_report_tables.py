@@ -4,6 +4,7 @@ import math
 from html.parser import HTMLParser
 
 import pandas as pd
+
 from longscale.evaluation.compare import AUROC_COLUMNS, build_wide_table
 from longscale.report.tables import summarise, write_html_table
 

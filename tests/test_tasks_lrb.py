@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import huggingface_hub.constants
 import pytest
+
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_REPOSITORY, LRB_TASKS, download_lrb
 from longscale.variants.readers import read_variants

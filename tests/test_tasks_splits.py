@@ -7,9 +7,10 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from sklearn.model_selection import train_test_split
+
 from longscale.errors import LongscaleError
 from longscale.tasks.splits import _Windows, assign_splits
-from sklearn.model_selection import train_test_split
 
 WINDOW_BP = 1000
 

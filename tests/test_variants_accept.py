@@ -9,6 +9,7 @@ import pysam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from longscale.genome.sequence import Genome
 from longscale.variants import accept
 from longscale.variants.accept import (

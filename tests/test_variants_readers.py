@@ -6,6 +6,7 @@ import subprocess
 import pandas as pd
 import pysam
 import pytest
+
 from longscale.errors import LongscaleError
 from longscale.variants.readers import RawVariant, read_variants
 
@@ -185,6 +186,7 @@ HEADER = "CHROM,POS,REF,ALT,y\n"
         ("v.csv", HEADER.encode() + b"chr1,1,A,\xff,0\n", "not UTF-8 text"),
         ("v.csv", HEADER + '"' + "x" * 140_000, "line 2 cannot be read: field larger"),
         ("v.csv.gz", gzip.compress(HEADER.encode() * 50)[:-9], "cannot be read"),
+        ("v.csv.gz", gzip.compress(HEADER.encode())[:10] + b"\xff" * 40, "line 1 cannot be read"),
         ("v.csv.gz", HEADER, "cannot be read: Not a gzipped file"),
         ("v.parquet", "PAR1 nothing", "not a readable Parquet file"),
         ("v.vcf", "", "cannot be read"),

@@ -6,6 +6,7 @@ import pysam
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from longscale.errors import LongscaleError
 from longscale.genome.sequence import Genome
 from longscale.variants.windows import (

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
 from job import job
 from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases

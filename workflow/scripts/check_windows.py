@@ -1,6 +1,7 @@
 """Keep the variants that have a window at every requested length; list the others."""
 
 import pandas as pd
+
 from job import job
 from longscale.errors import LongscaleError
 from longscale.files import atomic_path

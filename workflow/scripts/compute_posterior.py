@@ -1,6 +1,7 @@
 """The generator's posterior of each simulated variant at every window length."""
 
 import pandas as pd
+
 from job import job
 from longscale.files import atomic_path
 from longscale.tasks.simulated import posterior

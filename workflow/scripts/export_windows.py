@@ -1,6 +1,7 @@
 """Export windows as the CSV `sequence,label` of the released scripts (alternative allele)."""
 
 import pandas as pd
+
 from job import job
 from longscale.genome.sequence import Genome
 from longscale.variants.windows import export_windows, require_windows

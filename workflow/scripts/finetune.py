@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
 from job import model_job
 
 with model_job(snakemake, snakemake.params.options["threads"]) as report:

@@ -22,7 +22,8 @@ with job(snakemake, echo=True) as report:
     )
     summary = summarise(*found)
     report(f"{snakemake.wildcards.task}: {summary}")
-    found.rejected.to_csv(snakemake.output.rejected, sep="\t", index=False)
+    with atomic_path(snakemake.output.rejected) as part:
+        found.rejected.to_csv(part, sep="\t", index=False)
     with atomic_path(snakemake.output.summary) as part:
         reasons = found.rejected["reason"].value_counts().sort_index().to_dict()
         Path(part).write_text(json.dumps({**found.counts, "reasons": reasons}, indent=1) + "\n")

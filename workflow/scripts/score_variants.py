@@ -4,10 +4,12 @@ import json
 from pathlib import Path
 
 import pandas as pd
+
 from job import model_job
 
 with model_job(snakemake, snakemake.params.threads) as report:
     import torch
+
     from longscale.config import digest
     from longscale.evaluation.scores import write_scores
     from longscale.evaluation.scoring import score_variants
@@ -28,7 +30,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     window_bp = int(snakemake.wildcards.eval_bp)
     if snakemake.params.edge == "drop":
         require_windows(genome, variants, window_bp)
-    model = load_checkpoint(PROTOCOLS[protocol].model, folder)
+    model = load_checkpoint(PROTOCOLS[protocol].model, folder, complete=True)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     scores = score_variants(
         model,

@@ -14,7 +14,10 @@ from typing import Any
 import jsonschema
 import yaml
 
+from longscale.attention.cosine import parse_attention
+from longscale.attention.rules import length_rule
 from longscale.errors import LongscaleError
+from longscale.tasks.lrb import LRB_TASKS
 
 
 def read_schema(path: str | Path) -> dict:
@@ -105,6 +108,7 @@ def check_config(config: dict, schema: dict, name: str) -> dict:
 
 def check_references(config: dict, name: str) -> None:
     """What a schema cannot say: names that must exist, lengths that must fit."""
+    check_tasks(config, name)
     study = config["study"]
     for key, known in (("tasks", config["tasks"]), ("models", config["models"])):
         for item in study[key]:
@@ -132,7 +136,18 @@ def check_references(config: dict, name: str) -> None:
         raise LongscaleError(
             f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)"
         )
-    check_tasks(config, name)
+    check_names(config, name)
+
+
+def check_names(config: dict, name: str) -> None:
+    """Rules and attentions must be known to their tables."""
+    study = config["study"]
+    for key, parse in (("rules", length_rule), ("attentions", parse_attention)):
+        for item in study[key]:
+            try:
+                parse(item)
+            except LongscaleError as error:
+                raise LongscaleError(f"{name}: study.{key}: {error}") from None
 
 
 def check_tasks(config: dict, name: str) -> None:
@@ -142,6 +157,15 @@ def check_tasks(config: dict, name: str) -> None:
             raise LongscaleError(
                 f"{name}: tasks.{task}.path is missing (source: file needs the variant file)"
             )
+        if entry["source"] == "lrb":
+            if task not in LRB_TASKS:
+                near = difflib.get_close_matches(task, LRB_TASKS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise LongscaleError(
+                    f"{name}: tasks.{task} has source lrb, but the benchmark has no variant task of"
+                    f" that name (it has: {', '.join(LRB_TASKS)}){hint}"
+                )
+            entry["train_task"] = entry["train_task"] or LRB_TASKS[task].train_task
         if entry["source"] == "simulated" and config["genome"]["simulate"] is None:
             raise LongscaleError(
                 f"{name}: tasks.{task} is simulated, but genome.simulate is not set: a simulated"

@@ -8,13 +8,16 @@
 | `cos<alpha>-released` | the released code's defect, see `released.py` |
 """
 
+from __future__ import annotations
+
 import re
 from dataclasses import dataclass
-
-import torch
-import torch.nn.functional as F
+from typing import TYPE_CHECKING
 
 from longscale.errors import LongscaleError
+
+if TYPE_CHECKING:  # the workflow checks names of attentions in every job, without torch
+    import torch
 
 # One spelling per alpha (no cos016, no cos16.0), because the name is part of a result's path.
 _COSINE = re.compile(r"cos(?P<alpha>(?:0|[1-9]\d*)(?:\.\d*[1-9])?)(?P<released>-released)?")
@@ -62,5 +65,5 @@ def unit_vectors(x: torch.Tensor) -> torch.Tensor:
 
     Source: Henry et al. 2020, QKNorm (arXiv 2010.04245); CosScale (arXiv 2501.08570).
     """
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    return F.normalize(x, dim=-1, eps=_SMALLEST_NORM)
+    x = x.float() if x.dtype.itemsize < 4 else x
+    return x / x.norm(dim=-1, keepdim=True).clamp_min(_SMALLEST_NORM)

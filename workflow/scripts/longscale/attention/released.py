@@ -10,7 +10,12 @@ Nothing in a main table uses this module. Its three defects:
 * The same rule multiplies the ALiBi bias together with the logits.
 """
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 RELEASED_N_TRAIN = 512
 RELEASED_EPSILON = 1e-9
@@ -24,7 +29,7 @@ def infoscale_released(n: torch.Tensor, n_train: float, head_dim: int) -> torch.
     """
     del n_train
     exponent = -2 / head_dim
-    return torch.sqrt((1 - n**exponent) / (1 - RELEASED_N_TRAIN**exponent))
+    return ((1 - n**exponent) / (1 - RELEASED_N_TRAIN**exponent)).sqrt()
 
 
 def released_queries(queries: torch.Tensor) -> torch.Tensor:

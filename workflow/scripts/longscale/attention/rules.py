@@ -7,19 +7,24 @@ at) and `head_dim` (d of the equation). To add a rule, write one function and on
 defect (`released.py`) is an exception.
 """
 
+from __future__ import annotations
+
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from longscale.attention.released import infoscale_released
 from longscale.errors import LongscaleError
+
+if TYPE_CHECKING:  # the workflow reads the names of the rules in every job, without torch
+    import torch
 
 
 def none(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     """beta(n) = 1: softmax attention as published (Vaswani et al. 2017, arXiv 1706.03762)."""
     del n_train, head_dim
-    return torch.ones_like(n)
+    return n * 0 + 1
 
 
 def infoscale(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
@@ -30,7 +35,7 @@ def infoscale(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     dimensions. Between 1 (d -> 0) and `sqrtlogn` (d -> infinity).
     """
     exponent = -2 / head_dim
-    return torch.sqrt((1 - n**exponent) / (1 - n_train**exponent))
+    return ((1 - n**exponent) / (1 - n_train**exponent)).sqrt()
 
 
 def logn(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
@@ -39,12 +44,12 @@ def logn(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     Sources: Su 2021 (kexue.fm/archives/8823); Chiang and Cholak 2022 (arXiv 2202.12172), eq. 1.
     """
     del head_dim
-    return torch.log(n) / torch.log(torch.as_tensor(n_train, dtype=n.dtype))
+    return n.log() / math.log(n_train)
 
 
 def sqrtlogn(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     """sqrt(ln n / ln n_train) (Jin et al. 2023, arXiv 2306.08645)."""
-    return torch.sqrt(logn(n, n_train, head_dim))
+    return logn(n, n_train, head_dim).sqrt()
 
 
 def yarn_temperature(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
@@ -53,7 +58,7 @@ def yarn_temperature(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Te
     Source: Peng et al. 2023, YaRN (arXiv 2309.00071): 0.1 ln s + 1 on queries and keys alike.
     """
     del head_dim
-    return torch.square(0.1 * torch.log(n / n_train) + 1)
+    return (0.1 * (n / n_train).log() + 1).square()
 
 
 def critscale(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
@@ -107,6 +112,8 @@ def length_multiplier(
     only for rules that do not need it. For `infoscale-released` alone `head_dim` must be
     heads * head_dim. Raises `LongscaleError` for an unknown rule and for n_train below 2.
     """
+    import torch
+
     row = length_rule(rule)
     n = torch.as_tensor(n, dtype=torch.float64)
     if not row.needs_n_train:

@@ -41,13 +41,18 @@ _FOREIGN_CONFIG_KEYS = {"architectures", "dtype", "transformers_version"}
 
 
 def load_checkpoint(
-    model_class: type[Model], folder: str | Path, **config_overrides: object
+    model_class: type[Model],
+    folder: str | Path,
+    *,
+    complete: bool = False,
+    **config_overrides: object,
 ) -> Model:
     """A `model_class` in evaluation mode with the weights of the checkpoint in `folder`.
 
     `config_overrides` replace keys of its config.json (`attention`, `n_train`, `num_labels`, ...).
     Pooler, classifier, variant head and alpha may be missing and are then initialised at random
-    (alpha: sqrt(d)); a masked-LM head or pooler that the model does not have is dropped. Raises
+    (alpha: sqrt(d)), unless `complete` asks for a model that is ready to be used. A masked-LM head
+    or pooler that the model does not have is dropped. Raises
     `LongscaleError` for files that are absent or unreadable, an unknown config key, any other key
     that is missing or unexpected, a wrong shape, and weights that are not finite.
     """
@@ -55,12 +60,16 @@ def load_checkpoint(
     config = _read_config(model_class, folder, config_overrides)
     weights, source = _read_weights(folder)
     model = model_class(config)
-    assign_weights(model, weights, source)
+    assign_weights(model, weights, source, complete=complete)
     return model.eval()
 
 
 def assign_weights(
-    model: DNABERT2PreTrainedModel, weights: dict[str, torch.Tensor], source: str | Path
+    model: DNABERT2PreTrainedModel,
+    weights: dict[str, torch.Tensor],
+    source: str | Path,
+    *,
+    complete: bool = False,
 ) -> None:
     """Copy `weights`, under original key names, into `model`; `source` names them in errors.
 
@@ -76,7 +85,8 @@ def assign_weights(
         if key in expected or not key.startswith(_DROPPED_PREFIXES)
     }
     tied = model.all_tied_weights_keys
-    missing = [key for key in expected if key not in kept and key not in tied and not _is_new(key)]
+    absent = [key for key in expected if key not in kept and key not in tied]
+    missing = [key for key in absent if complete or not _is_new(key)]
     _complain(source, "keys are missing", missing, "is this a DNABERT-2 checkpoint?")
     unexpected = [key for key in kept if key not in expected]
     _complain(

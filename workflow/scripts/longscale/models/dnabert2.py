@@ -40,7 +40,7 @@ class DNABERT2Config(PreTrainedConfig):
     `attention`: what is inside the softmax (`longscale.attention.cosine`).
     `n_train`: real tokens the checkpoint was trained at, special tokens counted (the median over
     its training windows); every length rule but `none` needs it.
-    `num_tissues`: width of the one-hot tissue vector of `DNABERT2ForVariantEffect`.
+    `tissues`: what each column of `DNABERT2ForVariantEffect`'s one-hot tissue stands for, if any.
     Raises `LongscaleError` for an attention that is not known, heads that do not divide
     `hidden_size`, and dropout on attention probabilities, which fused attention does not have.
     """
@@ -62,7 +62,7 @@ class DNABERT2Config(PreTrainedConfig):
     tie_word_embeddings: bool = True
     attention: str = "dot"
     n_train: float | int | None = None
-    num_tissues: int = 0
+    tissues: list[str] | None = None
 
     def __post_init__(self, **kwargs: object) -> None:
         super().__post_init__(**kwargs)
@@ -410,7 +410,9 @@ class DNABERT2VariantHead(nn.Module):
 
     def __init__(self, config: DNABERT2Config) -> None:
         super().__init__()
-        self.dense = nn.Linear(3 * config.hidden_size + config.num_tissues, config.hidden_size)
+        self.dense = nn.Linear(
+            3 * config.hidden_size + len(config.tissues or []), config.hidden_size
+        )
         self.dropout = _classifier_dropout(config)
         self.out = nn.Linear(config.hidden_size, 2)
 
@@ -443,11 +445,11 @@ class DNABERT2ForVariantEffect(DNABERT2PreTrainedModel):
 
         `input_ids`, `attention_mask` (2B, L): the reference alleles, then the alternative ones.
         `readout_start`, `readout_stop` (2B,): token indices into L, half-open, over which the last
-        hidden state is averaged. `tissue` (B, num_tissues): one-hot, None where the task has none.
+        hidden state is averaged. `tissue` (B, tissues): one-hot, None where the task has none.
         Raises `LongscaleError` for an empty readout, one outside the real tokens, or a tissue
-        vector that does not fit `config.num_tissues`.
+        vector that does not fit `config.tissues`.
         """
-        _check_tissue(tissue, self.config.num_tissues)
+        _check_tissue(tissue, len(self.config.tissues or []))
         hidden, packing = self.bert.encode(input_ids, attention_mask)
         readout = _mean_readout(packing, hidden, readout_start, readout_stop)  # 2B D
         ref, alt = readout.chunk(2)
@@ -456,12 +458,11 @@ class DNABERT2ForVariantEffect(DNABERT2PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def _check_tissue(tissue: torch.Tensor | None, num_tissues: int) -> None:
+def _check_tissue(tissue: torch.Tensor | None, tissues: int) -> None:
     width = 0 if tissue is None else tissue.shape[-1]
-    if width != num_tissues:
+    if width != tissues:
         raise LongscaleError(
-            f"tissue: the batch has {width} tissues, the model's config num_tissues: "
-            f"{num_tissues}; they must be equal."
+            f"tissue: the batch has {width} tissues, the model's config {tissues}; they must be equal."
         )
 
 

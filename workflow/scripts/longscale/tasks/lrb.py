@@ -4,15 +4,14 @@ The data are InstaDeepAI/genomics-long-range-benchmark on Hugging Face (cc-by-nc
 in its CSV files are 1-based; columns are read by name and others tolerated.
 """
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from longscale.errors import LongscaleError
 from longscale.files import atomic_path
+from longscale.genome.hub import hub_file
 
 LRB_REPOSITORY = "InstaDeepAI/genomics-long-range-benchmark"
 
@@ -93,39 +92,8 @@ def download_lrb(
     HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME are respected. `revision`: branch, tag or
     commit. The file appears whole or not at all; raises LongscaleError naming file and reason.
     """
-    # Imported where it is used: the table above is wanted by processes that download nothing.
-    from huggingface_hub import errors, hf_hub_download
-
-    what = f"{repo}: {filename} at revision '{revision}'"
-    try:
-        cached = hf_hub_download(
-            repo,
-            filename,
-            repo_type="dataset",
-            revision=revision,
-            endpoint=os.environ.get("HF_ENDPOINT"),
-        )
-    except errors.RevisionNotFoundError as error:
-        raise LongscaleError(f"{what}: the dataset has no such revision") from error
-    except errors.RemoteEntryNotFoundError as error:
-        raise LongscaleError(f"{what}: the dataset has no such file") from error
-    except errors.RepositoryNotFoundError as error:
-        raise LongscaleError(
-            f"{what}: no such dataset, or it wants a token (HF_TOKEN) that was not given"
-        ) from error
-    except errors.LocalEntryNotFoundError as error:
-        raise LongscaleError(
-            f"{what}: the file is not in the Hugging Face cache and the hub gives no answer "
-            f"({_first_line(error.__cause__ or error)}); "
-            "connect once (HF_HUB_OFFLINE unset, HF_ENDPOINT a reachable hub) or fill HF_HOME"
-        ) from error
-    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
-        raise LongscaleError(f"{what}: the download failed: {_first_line(error)}") from error
+    cached = hub_file(repo, filename, revision=revision, repo_type="dataset")
     target = Path(target)
     with atomic_path(target) as part:
         shutil.copyfile(cached, part)
     return target
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

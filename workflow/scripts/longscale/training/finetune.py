@@ -45,7 +45,6 @@ def start_model(
         pretrained,
         attention=attention,
         n_train=median_tokens(examples),
-        num_tissues=len(tissues),
         tissues=tissues,
         num_labels=2,
     )

@@ -68,7 +68,10 @@ def mask_tokens(
     kept (BERT).
     """
     ids, mask = encoded.pad(np.arange(len(encoded.lengths)))
-    targets = (rng.random(ids.shape) < fraction) & ~np.isin(ids, SPECIAL)
+    eligible = ~np.isin(ids, SPECIAL)
+    targets = (rng.random(ids.shape) < fraction) & eligible
+    if not targets.any():  # a small batch; a loss over no token would not be a number
+        targets.flat[np.flatnonzero(eligible)[0]] = True
     labels = np.where(targets, ids, IGNORED)
     fate = rng.random(ids.shape)
     first_token = MASK + 1

@@ -7,6 +7,7 @@ CSV and TSV (`.csv`, `.tsv`, `.txt`, each also `.gz`), Parquet (`.parquet`, `.pq
 import csv
 import difflib
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -168,7 +169,7 @@ def _read_delimited(path: Path, columns: Mapping[str, str]) -> Iterator[RawVaria
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise LongscaleError(f"{path}: near line {line}: not UTF-8 text ({error})") from error
-    except (csv.Error, OSError, EOFError) as error:
+    except (csv.Error, OSError, EOFError, zlib.error) as error:
         raise LongscaleError(f"{path}: line {line} cannot be read: {error}") from error
 
 
