@@ -10,6 +10,7 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
+include: "rules/inputs.smk"
 include: "rules/genome.smk"
 include: "rules/tasks.smk"
 include: "rules/dnabert2.smk"

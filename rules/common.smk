@@ -7,18 +7,18 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from longscale.config import check_config, digest, read_schema
+from longscale.config import check_config, read_schema
 from longscale.errors import LongscaleError
 
 CONDA_ENV = "../envs/longscale.yaml"
 
 try:
-    names = [str(path) for path in workflow.config_settings.configfiles]
+    sources = [str(path) for path in workflow.config_settings.configfiles]
     config.update(
         check_config(
             config,
             read_schema(f"{workflow.basedir}/config/schema.yaml"),
-            ", ".join(names) or "config/config.yaml",
+            ", ".join(sources) or "config/config.yaml",
         )
     )
 except LongscaleError as error:
@@ -61,26 +61,13 @@ def more_each_attempt(amount):
     return lambda wildcards, attempt: int(amount * attempt)
 
 
-def genome_files():
-    """The genome as every later stage needs it."""
-    return {
-        "fasta": results(f"genome/{GENOME['name']}.fa"),
-        "fai": results(f"genome/{GENOME['name']}.fa.fai"),
-    }
-
-
-def train_task(task):
-    """The task whose checkpoints score `task`."""
-    return config["tasks"][task]["train_task"] or task
-
-
-def score_files(task=None):
-    """Every score file of the study (of one task)."""
+def score_files():
+    """Every score file of the study."""
     return expand(
         results(
             "scores/{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}/{eval_bp}.parquet"
         ),
-        task=[task] if task else STUDY["tasks"],
+        task=STUDY["tasks"],
         protocol=STUDY["protocols"],
         model=STUDY["models"],
         train_bp=STUDY["train_bp"],
@@ -93,12 +80,16 @@ def score_files(task=None):
 def final_targets():
     """What a plain `snakemake` makes."""
     per_task = expand(
-        [results("windows/{task}.dropped.tsv"), results("variants/{task}.rejected.tsv")],
+        [
+            results("windows/{task}.dropped.tsv"),
+            results("variants/{task}.rejected.tsv"),
+        ],
         task=STUDY["tasks"],
     )
     return [
         results("tables/auroc.tsv"),
         results("tables/auroc_wide.tsv"),
+        results("tables/auroc.html"),
         results("figures/auroc"),
         *per_task,
     ]

@@ -1,7 +1,4 @@
 # Tables and figures, always from the score files.
-TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS]
-
-
 if GENOME["simulate"] is not None:
 
     rule compute_posterior:
@@ -11,13 +8,13 @@ if GENOME["simulate"] is not None:
             results("truths/{task}.parquet"),
         log:
             logs("compute_posterior/{task}"),
-        params:
-            eval_bp=STUDY["eval_bp"],
+        conda:
+            CONDA_ENV
         resources:
             mem_mb=more_each_attempt(1000),
             runtime=more_each_attempt(10),
-        conda:
-            CONDA_ENV
+        params:
+            eval_bp=STUDY["eval_bp"],
         script:
             "../workflow/scripts/compute_posterior.py"
 
@@ -28,23 +25,30 @@ rule build_tables:
         truths=expand(results("truths/{task}.parquet"), task=TRUTHS),
     output:
         auroc=report(
-            results("tables/auroc.tsv"), category="AUROC", caption="../resources/captions/auroc.rst"
+            results("tables/auroc.tsv"),
+            category="AUROC",
+            caption="../resources/captions/auroc.rst",
         ),
         wide=report(
             results("tables/auroc_wide.tsv"),
             category="AUROC",
             caption="../resources/captions/auroc_wide.rst",
         ),
+        page=report(
+            results("tables/auroc.html"),
+            category="AUROC",
+            caption="../resources/captions/auroc.rst",
+        ),
     log:
         logs("build_tables"),
-    params:
-        options=config["evaluation"],
-        truths=TRUTHS,
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(4000),
         runtime=more_each_attempt(60),
-    conda:
-        CONDA_ENV
+    params:
+        options=config["evaluation"],
+        truths=TRUTHS,
     script:
         "../workflow/scripts/build_tables.py"
 
@@ -61,10 +65,10 @@ rule plot_auroc:
         ),
     log:
         logs("plot_auroc"),
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(2000),
         runtime=more_each_attempt(10),
-    conda:
-        CONDA_ENV
     script:
         "../workflow/scripts/plot_auroc.py"

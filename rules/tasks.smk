@@ -1,26 +1,16 @@
 # From a variant table to accepted variants with windows and splits; every loss is listed.
-def task_source(wildcards):
-    """The file that a task's variants are read from."""
-    task = config["tasks"][wildcards.task]
-    return {
-        "simulated": f"{SIMULATED}/{wildcards.task}.csv",
-        "lrb": results(f"downloads/lrb/{wildcards.task}.csv"),
-        "file": task["path"],
-    }[task["source"]]
-
-
 rule download_task:
     output:
         results("downloads/lrb/{task}.csv"),
     log:
         logs("download_task/{task}"),
-    params:
-        revision=lambda wildcards: config["tasks"][wildcards.task]["revision"],
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(500),
         runtime=more_each_attempt(60),
-    conda:
-        CONDA_ENV
+    params:
+        revision=lambda wildcards: config["tasks"][wildcards.task]["revision"],
     script:
         "../workflow/scripts/download_task.py"
 
@@ -36,13 +26,13 @@ rule prepare_variants:
         summary=results("variants/{task}.summary.json"),
     log:
         logs("prepare_variants/{task}"),
-    params:
-        task=lambda wildcards: config["tasks"][wildcards.task],
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(4000),
         runtime=more_each_attempt(60),
-    conda:
-        CONDA_ENV
+    params:
+        task=lambda wildcards: config["tasks"][wildcards.task],
     script:
         "../workflow/scripts/prepare_variants.py"
 
@@ -56,14 +46,14 @@ rule check_windows:
         dropped=results("windows/{task}.dropped.tsv"),
     log:
         logs("check_windows/{task}"),
-    params:
-        longest_bp=LONGEST_BP,
-        edge=config["windows"]["edge"],
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(2000),
         runtime=more_each_attempt(30),
-    conda:
-        CONDA_ENV
+    params:
+        longest_bp=LONGEST_BP,
+        edge=config["windows"]["edge"],
     script:
         "../workflow/scripts/check_windows.py"
 
@@ -78,15 +68,15 @@ rule assign_splits:
         summary=results("splits/{task}/{protocol}.json"),
     log:
         logs("assign_splits/{task}.{protocol}"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(30),
     params:
         task=lambda wildcards: config["tasks"][wildcards.task],
         options=config["splits"],
         longest_bp=LONGEST_BP,
-    resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(30),
-    conda:
-        CONDA_ENV
     script:
         "../workflow/scripts/assign_splits.py"
 
@@ -99,12 +89,12 @@ rule export_windows:
         results("windows/{task}/{window_bp}/{split}.csv"),
     log:
         logs("export_windows/{task}.{window_bp}.{split}"),
-    params:
-        edge=config["windows"]["edge"],
+    conda:
+        CONDA_ENV
     resources:
         mem_mb=more_each_attempt(2000),
         runtime=more_each_attempt(60),
-    conda:
-        CONDA_ENV
+    params:
+        edge=config["windows"]["edge"],
     script:
         "../workflow/scripts/export_windows.py"

@@ -3,6 +3,7 @@
 from job import job
 from longscale.evaluation.compare import build_auroc_table, build_wide_table, write_table
 from longscale.evaluation.scores import Cell
+from longscale.report.tables import write_html_table
 
 with job(snakemake, echo=True) as report:
     options = snakemake.params.options
@@ -16,3 +17,4 @@ with job(snakemake, echo=True) as report:
     )
     write_table(table, snakemake.output.auroc)
     write_table(build_wide_table(table), snakemake.output.wide)
+    write_html_table(table, snakemake.output.page, title="AUROC, all arms and lengths")

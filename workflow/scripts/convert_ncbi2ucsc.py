@@ -20,7 +20,7 @@ with job(snakemake, echo=True) as report:
     total = sum(length for _, length in contigs)
     report(f"{len(contigs)} contigs, {total:,} bp, UCSC names")
     provenance = {
-        "source": snakemake.params.url,
+        "source": snakemake.params.url or "simulated",
         "source_md5": checksum(snakemake.input.fasta, "md5"),
         "genome_sha256": checksum(snakemake.output.fasta),
         "contigs": len(contigs),

@@ -462,7 +462,8 @@ def _check_tissue(tissue: torch.Tensor | None, tissues: int) -> None:
     width = 0 if tissue is None else tissue.shape[-1]
     if width != tissues:
         raise LongscaleError(
-            f"tissue: the batch has {width} tissues, the model's config {tissues}; they must be equal."
+            f"tissue: the batch has {width} tissues, the model's config {tissues};"
+            " they must be equal."
         )
 
 

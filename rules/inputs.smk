@@ -1,0 +1,84 @@
+# What the rules read: names of files as functions of the configuration and of wildcards.
+ACCESSION = "GCA_900000001.1_LongscaleSim1"
+SIMULATED = results(f"simulated/{GENOME['name']}")
+SIMULATED_TASKS = [name for name, task in config["tasks"].items() if task["source"] == "simulated"]
+TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS]
+CHECKPOINT_FILES = ["config.json", "model.safetensors", "training.json"]
+RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
+
+
+def repository_file(path):
+    """A path as the user gave it, or, where that does not exist, one inside the repository."""
+    return path if Path(path).exists() else f"{workflow.basedir}/{path}"
+
+
+def simulated_input(key):
+    """The simulated file that stands for a source of the configuration, where there is one."""
+    names = {
+        "fasta": f"{ACCESSION}_genomic.fna.gz",
+        "assembly_report": f"{ACCESSION}_assembly_report.txt",
+        "md5checksums": "md5checksums.txt",
+    }
+    return [] if GENOME["simulate"] is None else [f"{SIMULATED}/{names[key]}"]
+
+
+def md5checksums():
+    """The published MD5 sums of the assembly, where the configuration names them."""
+    published = GENOME["simulate"] or GENOME["md5checksums"]
+    return results("downloads/{genome}.md5checksums.txt") if published else []
+
+
+def genome_files():
+    """The genome as every later stage needs it."""
+    return {
+        "fasta": results(f"genome/{GENOME['name']}.fa"),
+        "fai": results(f"genome/{GENOME['name']}.fa.fai"),
+    }
+
+
+def train_task(task):
+    """The task whose checkpoints score `task`."""
+    return config["tasks"][task]["train_task"] or task
+
+
+def task_source(wildcards):
+    """The file that a task's variants are read from."""
+    task = config["tasks"][wildcards.task]
+    return {
+        "simulated": f"{SIMULATED}/{wildcards.task}.csv",
+        "lrb": results(f"downloads/lrb/{wildcards.task}.csv"),
+        "file": repository_file(task["path"]),
+    }[task["source"]]
+
+
+def checkpoint_files(folder, names=CHECKPOINT_FILES):
+    """The files that make a checkpoint."""
+    return [f"{folder}/{name}" for name in names]
+
+
+def pretrained_attention(attention):
+    """The attention of the pretraining that a fine-tuning starts from.
+
+    cos-matched measures a dot-product model; the released defect was put on one too.
+    """
+    return "dot" if attention == "cos-matched" or attention.endswith("-released") else attention
+
+
+def pretrained_model(wildcards):
+    """The weights that a fine-tuning starts from."""
+    if config["models"][wildcards.model]["checkpoint"]:
+        return results(f"checkpoints/{wildcards.model}/model.safetensors")
+    attention = pretrained_attention(wildcards.attention)
+    folder = f"pretrain/{GENOME['name']}/{wildcards.model}/{attention}/seed{wildcards.seed}"
+    return results(f"{folder}/model.safetensors")
+
+
+def tokenizer_file(wildcards):
+    """The tokenizer of a model."""
+    return results(f"tokenizers/{GENOME['name']}/{wildcards.model}/tokenizer.json")
+
+
+def scoring_model(wildcards):
+    """The fine-tuned weights that score a task (another task's, where it has no training rows)."""
+    run = RUN.format(**{**wildcards, "task": train_task(wildcards.task)})
+    return checkpoint_files(results(f"finetune/{run}"))

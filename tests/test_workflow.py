@@ -1,0 +1,267 @@
+"""The workflow itself, run as a user runs it."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from hub_server import serve_hub
+
+from longscale.evaluation.compare import AUROC_COLUMNS
+from longscale.evaluation.scores import read_scores
+from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
+
+pytestmark = pytest.mark.e2e
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = ROOT / "tests" / "configs"
+HEADLINE = [
+    *(
+        "task",
+        "protocol",
+        "model",
+        "train_bp",
+        "attention",
+        "rule",
+        "eval_bp",
+        "seeds",
+        "n",
+        "positives",
+    ),
+    *("auroc", "auroc_lo", "auroc_hi", "delta", "delta_lo", "delta_hi", "verdict"),
+    *("auprc", "accuracy", "f1", "mcc", "precision", "recall", "ceiling", "flags"),
+]
+SCORE = "results/test/scores/sim_near/paired/dnabert2-tiny/256/dot/seed1/256.parquet"
+
+
+def snakemake(folder, *arguments, configs=("config/test.yaml",), check=True, **environment):
+    """Run Snakemake with `folder` as working directory; returns its output as one text."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile", ROOT / "Snakefile"]
+    command += ["--directory", folder, "--configfile", *[ROOT / path for path in configs]]
+    done = subprocess.run(
+        [*map(str, command), *map(str, arguments)],
+        env={**os.environ, **environment},
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if check and done.returncode:
+        pytest.fail(done.stdout[-6000:])
+    return done.stdout if check else (done.returncode, done.stdout)
+
+
+def rules_run(output):
+    """Names of the rules whose jobs an output tells of, with multiplicity."""
+    return re.findall(r"^(?:local)?rule (\w+):", output, flags=re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with a finished run of config/test.yaml, and the run's output."""
+    folder = tmp_path_factory.mktemp("run")
+    return folder, snakemake(folder)
+
+
+def test_the_table_has_the_promised_columns_and_one_row_per_cell(finished):
+    folder, _ = finished
+    table = pd.read_csv(folder / "results/test/tables/auroc.tsv", sep="\t", keep_default_na=False)
+    assert list(table.columns[: len(HEADLINE)]) == HEADLINE == AUROC_COLUMNS[: len(HEADLINE)]
+    arms = table.groupby(["task", "attention", "rule", "eval_bp"]).size()
+    assert len(arms) == 2 * 2 * 2 * 2
+    assert (arms == 1).all()
+    assert (table["seeds"] == 2).all()
+    baseline = table[(table["attention"] == "dot") & (table["rule"] == "none")]
+    assert (baseline["verdict"] == "baseline").all()
+    assert (table["ceiling"].astype(float) > 0.8).all()
+
+
+def test_rules_leave_the_scores_at_the_training_length_alone_and_move_them_beyond(finished):
+    folder, _ = finished
+    at_training, provenance = read_scores(folder / SCORE)
+    beyond, _ = read_scores(folder / SCORE.replace("/256.parquet", "/512.parquet"))
+    n_train = provenance["n_train"]
+    moved = ~np.isclose(at_training["none"], at_training["infoscale"], atol=1e-6)
+    # n_train is a median: windows with a few more tokens than it feel the rule a little.
+    assert moved.mean() <= 0.75
+    assert n_train > 20
+    assert (beyond["none"] != beyond["infoscale"]).mean() > 0.9
+
+
+def test_score_files_carry_their_provenance(finished):
+    folder, _ = finished
+    _, provenance = read_scores(folder / SCORE)
+    genome = json.loads((folder / "results/test/genome/simtest.json").read_text())
+    assert provenance["genome_sha256"] == genome["genome_sha256"]
+    assert provenance["seed"] == 1
+    assert {"config_sha256", "code_sha256", "packages", "model_sha256"} <= set(provenance)
+
+
+def test_every_allele_is_accepted_or_in_the_ledger(finished):
+    folder, _ = finished
+    variants = folder / "results/test/variants"
+    for task in ("sim_near", "sim_far"):
+        counts = json.loads((variants / f"{task}.summary.json").read_text())
+        rejected = pd.read_csv(variants / f"{task}.rejected.tsv", sep="\t")
+        assert counts["accepted"] + counts["rejected"] == counts["alleles"]
+        assert counts["accepted"] == pq.read_metadata(variants / f"{task}.parquet").num_rows
+        assert counts["rejected"] == len(rejected)
+    assert set(rejected["reason"]) == {"cut_by_limit"}
+
+
+def test_a_second_run_does_nothing(finished):
+    folder, _ = finished
+    assert "Nothing to be done" in snakemake(folder)
+
+
+def test_a_deleted_score_file_comes_back_the_same_and_nothing_else_is_touched(finished):
+    folder, _ = finished
+    before = (folder / SCORE).read_bytes()
+    table = (folder / "results/test/tables/auroc.tsv").read_bytes()
+    (folder / SCORE).unlink()
+    ran = rules_run(snakemake(folder))
+    assert sorted(ran) == ["all", "build_tables", "plot_auroc", "score_variants"]
+    assert (folder / SCORE).read_bytes() == before
+    assert (folder / "results/test/tables/auroc.tsv").read_bytes() == table
+
+
+def test_the_same_seed_gives_the_same_scores_from_the_start(finished, tmp_path):
+    folder, _ = finished
+    snakemake(tmp_path, SCORE)
+    again, _ = read_scores(tmp_path / SCORE)
+    first, _ = read_scores(folder / SCORE)
+    pd.testing.assert_frame_equal(again, first)
+
+
+def test_a_target_that_no_config_lists_can_be_asked_for_by_its_path(finished):
+    folder, _ = finished
+    target = SCORE.replace("paired", "released").replace("/256.parquet", "/400.parquet")
+    export = "results/test/windows/sim_near/100/test.csv"
+    ran = rules_run(snakemake(folder, target, export))
+    assert sorted(ran) == ["assign_splits", "export_windows", "finetune", "score_variants"]
+    scores, _ = read_scores(folder / target)
+    assert scores["none"].nunique() > 1
+    windows = pd.read_csv(folder / export)
+    assert list(windows.columns) == ["sequence", "label"]
+    assert (windows["sequence"].str.len() == 100).all()
+
+
+def test_a_length_beyond_the_study_is_refused_in_one_sentence(finished):
+    folder, _ = finished
+    target = SCORE.replace("/256.parquet", "/100000.parquet")
+    code, output = snakemake(folder, target, check=False)
+    assert code != 0
+    assert "has no window of 100,000 bp inside its contig" in output
+    assert "Traceback" not in output
+    assert not (folder / target).exists()
+
+
+def test_the_report_carries_tables_and_figures(finished):
+    folder, _ = finished
+    snakemake(folder, "--report", "report.html")
+    page = (folder / "report.html").read_text()
+    assert "auroc.tsv" in page
+    assert "sim_near" in page
+
+
+def publish_tiny(folder, tokenizer):
+    """A masked-LM checkpoint in the published form: pytorch_model.bin, config, tokenizer."""
+    torch.manual_seed(0)
+    config = DNABERT2Config(
+        vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16,
+    )  # fmt: skip
+    model = DNABERT2ForMaskedLM(config)
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+    values = {key: value for key, value in config.to_dict().items() if key not in ("attention",)}
+    (folder / "config.json").write_text(json.dumps(values))
+    shutil.copyfile(tokenizer, folder / "tokenizer.json")
+
+
+def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_path):
+    folder, first_output = finished
+    publish_tiny(tmp_path, folder / "results/test/tokenizers/simtest/dnabert2-tiny/tokenizer.json")
+    eqtl = pd.read_csv(folder / "results/test/simulated/simtest/sim_near.csv")
+    eqtl = eqtl.rename(columns={"INT_LABEL": "label"}).assign(
+        tissue=["liver", "lung"] * (len(eqtl) // 2), distance_to_nearest_TSS=0
+    )
+    files = {
+        "datasets/InstaDeepAI/genomics-long-range-benchmark": {
+            "variant_effect_causal_eqtl/All_Tissues.csv": eqtl.to_csv(index=False).encode()
+        },
+        "someone/tiny": {path.name: path.read_bytes() for path in tmp_path.iterdir()},
+    }
+    with serve_hub(files) as address:
+        output = snakemake(
+            folder,
+            configs=("config/test.yaml", "tests/configs/hub.yaml"),
+            HF_ENDPOINT=address,
+            HF_HOME=str(tmp_path / "hf"),
+        )
+    table = pd.read_csv(folder / "results/hub/tables/auroc.tsv", sep="\t", keep_default_na=False)
+    assert set(table["model"]) == {"tiny-published"}
+    run = "variant_effect_causal_eqtl/paired/tiny-published/256/cos-matched/seed1"
+    config = json.loads((folder / f"results/hub/finetune/{run}/config.json").read_text())
+    assert config["tissues"] == ["liver", "lung"]
+    listed = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--list-rules", "--quiet", "all"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.split()  # fmt: skip
+    ran = set(rules_run(first_output)) | set(rules_run(output)) | {"export_windows"}
+    assert set(listed) - ran == set()
+
+
+def test_the_full_study_is_planned_without_a_network(tmp_path):
+    output = snakemake(tmp_path, "--dry-run", configs=("config/grch38.yaml",))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))
+    assert int(counts["finetune"]) == 2 * 4 * 3 * 3  # tasks with training rows
+    assert int(counts["score_variants"]) == 3 * 4 * 3 * 3 * 4
+    assert counts["download_task"] == "3"
+    assert "pretrain" not in counts
+
+
+def test_real_variants_on_real_sequence(shared, tmp_path):
+    run = tmp_path / "work" / "run"
+    run.mkdir(parents=True)
+    (tmp_path / "work" / "shared").symlink_to(shared)
+    snakemake(run, configs=("config/chrm.yaml", "tests/configs/chrm_short.yaml"))
+    counts = json.loads((run / "results/chrm/variants/clinvar_chrm.summary.json").read_text())
+    assert counts["alleles"] == 1686
+    assert counts["accepted"] + counts["rejected"] == 1686
+    assert counts["accepted"] >= 1680
+    table = pd.read_csv(run / "results/chrm/tables/auroc.tsv", sep="\t", keep_default_na=False)
+    assert set(table["eval_bp"]) == {500, 1000}
+    assert table["flags"].str.contains("single_chromosome").all()
+    assert (table["n"].astype(int) > 100).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"study": {"sedes": [1]}}, "unknown key 'sedes' in study; did you mean 'seeds'?"),
+        ({"study": {"rules": ["infoscal"]}}, "study.rules: .*'infoscal' is not a length rule"),
+        ({"finetune": {"epochs": "many"}}, "finetune.epochs is 'many', but must be of type number"),
+        ({"study": {"tasks": ["sim_naer"]}}, "did you mean 'sim_near'?"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_sentence(tmp_path, change, sentence):
+    config = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+    for section, values in change.items():
+        config[section] |= values
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(config))
+    code, output = snakemake(tmp_path, "--dry-run", configs=(path,), check=False)
+    assert code != 0
+    assert re.search(sentence, output), output
+    assert str(path) in output
+    assert "Traceback" not in output
