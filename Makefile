@@ -51,7 +51,7 @@ format: .venv/installed-dev ## put the code into its standard form
 	$(BIN)/snakefmt Snakefile rules
 
 dag: .venv/installed ## draw docs/dag.svg (needs graphviz)
-	$(BIN)/snakemake --rulegraph dot --configfile config/config.yaml | dot -Tsvg > docs/dag.svg
+	$(BIN)/snakemake --rulegraph dot --configfile config/config.yaml | sed -n '/digraph/,$$p' | dot -Tsvg > docs/dag.svg
 
 clean: ## remove results (the virtual environment stays)
 	rm -rf results .snakemake

@@ -7,20 +7,17 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from longscale.config import check_config, read_schema
+from longscale.config import check_config, locate_files, read_schema
 from longscale.errors import LongscaleError
 
 CONDA_ENV = "../envs/longscale.yaml"
 
 try:
-    sources = [str(path) for path in workflow.config_settings.configfiles]
-    config.update(
-        check_config(
-            config,
-            read_schema(f"{workflow.basedir}/config/schema.yaml"),
-            ", ".join(sources) or "config/config.yaml",
-        )
-    )
+    files = workflow.config_settings.configfiles
+    source = ", ".join(map(str, files)) or "config/config.yaml"
+    schema = read_schema(f"{workflow.basedir}/config/schema.yaml")
+    config.update(check_config(config, schema, source))
+    locate_files(config, source, workflow.basedir)
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 

@@ -3,7 +3,7 @@ if GENOME["simulate"] is not None:
 
     rule simulate_genome:
         input:
-            recipe=repository_file(GENOME["simulate"]),
+            recipe=GENOME["simulate"],
         output:
             multiext(
                 f"{SIMULATED}/{ACCESSION}",

@@ -7,11 +7,6 @@ CHECKPOINT_FILES = ["config.json", "model.safetensors", "training.json"]
 RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 
 
-def repository_file(path):
-    """A path as the user gave it, or, where that does not exist, one inside the repository."""
-    return path if Path(path).exists() else f"{workflow.basedir}/{path}"
-
-
 def simulated_input(key):
     """The simulated file that stands for a source of the configuration, where there is one."""
     names = {
@@ -47,7 +42,7 @@ def task_source(wildcards):
     return {
         "simulated": f"{SIMULATED}/{wildcards.task}.csv",
         "lrb": results(f"downloads/lrb/{wildcards.task}.csv"),
-        "file": repository_file(task["path"]),
+        "file": task["path"],
     }[task["source"]]
 
 

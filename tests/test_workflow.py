@@ -245,6 +245,15 @@ def test_real_variants_on_real_sequence(shared, tmp_path):
     assert (table["n"].astype(int) > 100).all()
 
 
+def test_the_example_vcf_fits_the_simulated_genome(tmp_path):
+    target = "results/own_variants/variants/my_variants.rejected.tsv"
+    snakemake(tmp_path, target, configs=("config/own_variants.yaml",))
+    rejected = pd.read_csv(tmp_path / target, sep="\t")
+    counts = json.loads((tmp_path / target.replace("rejected.tsv", "summary.json")).read_text())
+    assert list(rejected["reason"]) == ["symbolic_allele", "unknown_contig"]
+    assert counts["accepted"] == 253
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

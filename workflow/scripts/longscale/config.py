@@ -1,13 +1,13 @@
 """The configuration: defaults filled in, every mistake told in one sentence.
 
-The schema (config/schema.yaml) is JSON Schema 2020-12; every key has a type, a default and a
-sentence.
+The schema (config/schema.yaml) is JSON Schema 2020-12; every key has a type, a sentence, and a
+default unless it is required.
 """
 
+import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,14 @@ from longscale.attention.cosine import parse_attention
 from longscale.attention.rules import length_rule
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_TASKS
+
+# A number like 256.0 is an integer to JSON Schema, but would stand as 256.0 in result paths.
+VALIDATOR = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    ),
+)
 
 
 def read_schema(path: str | Path) -> dict:
@@ -35,18 +43,18 @@ def resolve(schema: dict, root: dict) -> dict:
 def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
     """A copy of `value` with the schema's defaults where a key is absent, at every depth."""
     schema = resolve(schema, root)
-    if isinstance(value, dict):
-        filled = dict(value)
-        for key, sub in schema.get("properties", {}).items():
-            sub = resolve(sub, root)
-            if key not in filled and "default" in sub:
-                filled[key] = sub["default"]
-        for key, item in filled.items():
-            sub = schema.get("properties", {}).get(key, schema.get("additionalProperties"))
-            if isinstance(sub, dict):
-                filled[key] = fill_defaults(item, sub, root)
-        return filled
-    return value
+    if not isinstance(value, dict):
+        return copy.deepcopy(value)
+    properties = schema.get("properties", {})
+    filled = dict(value)
+    for key, sub in properties.items():
+        sub = resolve(sub, root)
+        if key not in filled and "default" in sub:
+            filled[key] = sub["default"]
+    for key, item in filled.items():
+        sub = properties.get(key, schema.get("additionalProperties"))
+        filled[key] = fill_defaults(item, sub if isinstance(sub, dict) else {}, root)
+    return filled
 
 
 def describe(error: jsonschema.ValidationError) -> str:
@@ -58,10 +66,10 @@ def describe(error: jsonschema.ValidationError) -> str:
         near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
         return f"unknown key {unknown!r} in {key}; {hint}"
-    sentence = (
-        resolve(error.schema, {}).get("description", "") if "$ref" not in error.schema else ""
-    )
+    sentence = error.schema.get("description", "").removesuffix(".")
     meant = f" ({sentence})" if sentence else ""
+    if "propertyNames" in error.absolute_schema_path:
+        return f"{error.instance!r} in {key} is not a name that can be used{meant}"
     match error.validator:
         case "required":
             missing = next(name for name in error.validator_value if name not in error.instance)
@@ -81,33 +89,24 @@ def describe(error: jsonschema.ValidationError) -> str:
             return f"{key}: {error.message}{meant}"
 
 
-def leaves(error: jsonschema.ValidationError) -> Iterator[jsonschema.ValidationError]:
-    """The innermost errors (of anyOf and oneOf: those of the branch that came furthest)."""
-    if error.context:
-        best = max(error.context, key=lambda sub: len(sub.absolute_path))
-        yield from leaves(best)
-    else:
-        yield error
-
-
 def check_config(config: dict, schema: dict, name: str) -> dict:
     """`config` with defaults filled in; raises `LongscaleError` naming `name`, the key and what is
     right.
     """
     filled = fill_defaults(config, schema, schema)
-    validator = jsonschema.Draft202012Validator(schema)
     errors = sorted(
-        validator.iter_errors(filled), key=lambda error: list(map(str, error.absolute_path))
+        VALIDATOR(schema).iter_errors(filled),
+        key=lambda error: list(map(str, error.absolute_path)),
     )
     if errors:
-        sentences = [describe(leaf) for error in errors for leaf in leaves(error)]
+        sentences = map(describe, errors)
         raise LongscaleError(f"{name}: " + "; and ".join(dict.fromkeys(sentences)))
     check_references(filled, name)
     return filled
 
 
 def check_references(config: dict, name: str) -> None:
-    """What a schema cannot say: names that must exist, lengths that must fit."""
+    """What a schema cannot say: names that must exist, keys that go together."""
     check_tasks(config, name)
     study = config["study"]
     for key, known in (("tasks", config["tasks"]), ("models", config["models"])):
@@ -171,6 +170,27 @@ def check_tasks(config: dict, name: str) -> None:
                 f"{name}: tasks.{task} is simulated, but genome.simulate is not set: a simulated"
                 " task needs a simulated genome"
             )
+
+
+def locate_files(config: dict, name: str, repository: str | Path) -> None:
+    """Find the local files that the configuration names, in place.
+
+    A relative path is looked for in the working folder, then in the repository. Raises
+    LongscaleError naming the key of a file that is in neither.
+    """
+    named = [(config["genome"], "simulate", "genome.simulate")]
+    named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
+    named += [(m, "tokenizer", f"models.{model}.tokenizer") for model, m in config["models"].items()]
+    for section, key, full_key in named:
+        path = section[key]
+        if path is None or Path(path).exists():
+            continue
+        if not Path(repository, path).exists():
+            raise LongscaleError(
+                f"{name}: {full_key} is {path}, which does not exist (a relative path starts at the"
+                " folder in which snakemake runs)"
+            )
+        section[key] = str(Path(repository, path))
 
 
 def digest(config: Any) -> str:

@@ -72,7 +72,7 @@ def score_variants(
     if variants.empty:
         raise LongscaleError("there is no test variant to score")
     model.eval()
-    tissues = list(getattr(model.config, "tissues", []))
+    tissues = list(model.config.tissues or [])
     encode = PROTOCOLS[protocol].examples.encode
     rows_per_chunk = max(1, CHUNK_BP // window_bp)
     parts, started, told = [], time.monotonic(), 0.0

@@ -17,8 +17,8 @@ def hub_file(
     """Path of one file of a hub repository in the Hugging Face cache, fetched if it is not there.
 
     HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN and HF_HOME are respected. `revision`: branch, tag or
-    commit. `optional`: None where the repository lacks the file. Raises LongscaleError naming
-    repository, file and reason.
+    commit. `optional`: None where the repository lacks the file (or the cache does and the hub
+    gives no answer). Raises LongscaleError naming repository, file and reason.
     """
     # Imported where it is used: the tables of tasks are read by processes that download nothing.
     from huggingface_hub import errors, hf_hub_download

@@ -34,12 +34,12 @@ def fetch_checkpoint(
         else:
             local = Path(scratch)
             download_checkpoint(source, local, revision, own_tokenizer=tokenizer is None)
-        convert_checkpoint(local, folder)
         path = Path(tokenizer or local) / "tokenizer.json"
         if not path.is_file():
             raise LongscaleError(
                 f"{path}: no such file; a checkpoint needs its tokenizer beside it"
             )
+        convert_checkpoint(local, folder)
         with atomic_path(folder / "tokenizer.json") as part:
             shutil.copyfile(path, part)
     report(f"{source} at revision {revision} is in {folder}")

@@ -63,7 +63,11 @@ class EncodedWindows:
 def draw_training_sequences(
     genome: Genome, rng: np.random.Generator, sample_bp: int, exclude: tuple[str, ...] = ()
 ) -> list[str]:
-    """Random stretches of the genome without N, together about `sample_bp` long."""
+    """Random stretches of the genome without N, together at most `sample_bp` long.
+
+    Contigs in `exclude` and those shorter than a stretch are left out. Raises LongscaleError where
+    nothing remains.
+    """
     lengths = {
         name: length
         for name, length in genome.lengths.items()
@@ -78,7 +82,12 @@ def draw_training_sequences(
     contigs = rng.choice(len(names), size=count, p=sizes / sizes.sum())
     starts = (rng.random(count) * (sizes[contigs] - TRAINING_CHUNK_BP + 1)).astype(np.int64)
     rows = genome.gather([names[c] for c in contigs], starts, TRAINING_CHUNK_BP)
-    return [row.tobytes().decode() for row in rows if not (row == ord("N")).any()]
+    sequences = [row.tobytes().decode() for row in rows if not (row == ord("N")).any()]
+    if not sequences:
+        raise LongscaleError(
+            f"no stretch of {TRAINING_CHUNK_BP} bp without N was found to train a tokenizer on"
+        )
+    return sequences
 
 
 def train_tokenizer(

@@ -6,12 +6,14 @@ pairs: a `site` with a variant in its middle and, at a drawn distance on either 
 `partner` or a `decoy`. A variant has an effect if it changes the site and the element is a partner;
 the label is that effect, flipped with probability 1 - penetrance. A window shows the element or it
 does not, so the posterior of the label given a window, and with it the ceiling of any model, is
-exact.
+known. (An element that the window's edge cuts counts as not shown; few are cut, because their
+distances are spread widely.)
 
 Positions are 1-based in what is written, 0-based inside this module.
 """
 
 import gzip
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +27,9 @@ from longscale.files import atomic_folder, checksum
 BASES = np.frombuffer(b"ACGT", dtype=np.uint8)
 FASTA_LINE = 80
 GC_REGION_BP = 100_000
+ELEMENTS = ("site", "partner", "decoy")
+SPACINGS = ("uniform", "loguniform")
+VARIANT_TYPES = ("snv", "deletion", "insertion")
 ACCESSION = "GCA_900000001.1_LongscaleSim1"
 
 
@@ -38,18 +43,23 @@ class TaskRecipe:
     partners: float
     penetrance: float
 
+    def faults(self) -> Iterator[str]:
+        """What cannot be drawn from, in words that begin with the key."""
+        low, high = self.distance_bp
+        if not 1 <= low <= high:
+            yield f"distance_bp is {list(self.distance_bp)}, but must be two rising numbers from 1"
+        if self.spacing not in SPACINGS:
+            yield f"spacing is {self.spacing!r}, but must be one of {', '.join(SPACINGS)}"
+        for key in ("hits", "partners", "penetrance"):
+            if not 0 <= getattr(self, key) <= 1:
+                yield f"{key} is {getattr(self, key)}, but must be from 0 to 1"
+
     def draw_distance(self, rng: np.random.Generator) -> int:
         """Distance in bp from the variant to the nearest base of its element, inclusive bounds."""
         low, high = self.distance_bp
         if self.spacing == "uniform":
             return int(rng.integers(low, high + 1))
         return int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
-
-    def posterior(self, hit: np.ndarray, partner: np.ndarray, visible: np.ndarray) -> np.ndarray:
-        """P(label = 1) given what a window shows: the site always, the element where `visible`."""
-        p_partner = np.where(visible, partner.astype(float), self.partners)
-        p_effect = np.where(hit, p_partner, 0.0)
-        return p_effect * self.penetrance + (1 - p_effect) * (1 - self.penetrance)
 
 
 @dataclass(frozen=True)
@@ -65,14 +75,15 @@ class Recipe:
     @classmethod
     def read(cls, path: str | Path, overrides: dict | None = None) -> "Recipe":
         """Read a recipe; `overrides` replaces keys of its `assembly` section (a smaller assembly
-        for tests).
+        for tests). Raises LongscaleError naming the file and the key.
         """
-        raw = yaml.safe_load(Path(path).read_text())
         try:
+            raw = yaml.safe_load(Path(path).read_text())
             tasks = {name: TaskRecipe(**row) for name, row in raw.pop("tasks").items()}
             recipe = cls(tasks=tasks, **raw)
-        except (TypeError, KeyError) as error:
-            raise LongscaleError(f"{path}: not a recipe of a simulation: {error}") from error
+        except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
+            reason = " ".join(str(error).split())
+            raise LongscaleError(f"{path}: not a recipe of a simulation: {reason}") from error
         unknown = set(overrides or {}) - set(recipe.assembly)
         if unknown:
             raise LongscaleError(
@@ -80,17 +91,29 @@ class Recipe:
                 f" known: {', '.join(recipe.assembly)}"
             )
         recipe.assembly.update(overrides or {})
-        recipe.check(path)
+        for fault in recipe.faults():
+            raise LongscaleError(f"{path}: {fault}")
         return recipe
 
-    def check(self, path: str | Path) -> None:
-        """Raise if a locus could reach into its neighbour's: the posterior must be exact."""
+    def faults(self) -> Iterator[str]:
+        """What would make the posterior wrong, in words."""
+        if sorted(self.elements) != sorted(ELEMENTS):
+            yield f"elements are {', '.join(self.elements)}, but must be {', '.join(ELEMENTS)}"
+            return
+        if len(self.elements["partner"]) != len(self.elements["decoy"]):
+            yield "elements.partner and elements.decoy differ in length, but must not"
+        unknown = set(self.variant_types) - set(VARIANT_TYPES)
+        if unknown or not np.isclose(sum(self.variant_types.values()), 1):
+            yield f"variant_types must be shares of {', '.join(VARIANT_TYPES)} that add up to 1"
+        for name, task in self.tasks.items():
+            yield from (f"tasks.{name}.{fault}" for fault in task.faults())
+        # A locus that reached into its neighbour's would overwrite it.
         reach = max(task.distance_bp[1] for task in self.tasks.values())
         needed = 2 * (reach + max(map(len, self.elements.values())))
         needed += self.assembly["n_run_bp"]
         if self.assembly["locus_bp"] < needed:
-            raise LongscaleError(
-                f"{path}: assembly.locus_bp is {self.assembly['locus_bp']}, but elements reach so"
+            yield (
+                f"assembly.locus_bp is {self.assembly['locus_bp']}, but elements reach so"
                 f" far that it must be at least {needed}"
             )
 
@@ -318,10 +341,10 @@ def variant_table(loci: list[Locus]) -> pd.DataFrame:
 
 def truth_table(loci: list[Locus], task: TaskRecipe, element_bp: int) -> pd.DataFrame:
     """The hidden truth of a task's variants: contig, pos (1-based), ref, alt, hit, partner,
-    reach_bp, penetrance, partners.
+    left_bp, right_bp, partners, penetrance.
 
-    `left_bp` and `right_bp`: how far a window must reach before (or from) the variant to show the
-    whole element.
+    `left_bp` and `right_bp`: how many bases before the variant, or from its own on, a window must
+    hold to show the whole element; 0 on the side where there is none.
     """
     side = np.array([locus.side for locus in loci])
     distance = np.array([locus.distance for locus in loci])
@@ -343,14 +366,19 @@ def posterior(truth: pd.DataFrame, window_bp: int) -> np.ndarray:
     """P(label = 1) given a window of `window_bp` around each variant of `truth` (rows of
     `truth_table`).
 
-    The window is [pos - window_bp // 2, pos - window_bp // 2 + window_bp), 0-based: it shows the
-    element if all of it lies inside.
+    The window is [p - window_bp // 2, p - window_bp // 2 + window_bp) around the variant's 0-based
+    p: it always shows the site, and the element if all of it lies inside.
     """
+    p_partner = truth["partner"].where(is_visible(truth, window_bp), truth["partners"])
+    p_effect = (truth["hit"] * p_partner).to_numpy(dtype=float)
+    penetrance = truth["penetrance"].to_numpy()
+    return p_effect * penetrance + (1 - p_effect) * (1 - penetrance)
+
+
+def is_visible(truth: pd.DataFrame, window_bp: int) -> pd.Series:
+    """Whether a window of `window_bp` around each variant holds its whole element, bool (rows,)."""
     left = window_bp // 2
-    visible = (truth["left_bp"] <= left) & (truth["right_bp"] <= window_bp - left)
-    first = truth.iloc[0]
-    task = TaskRecipe((0, 0), "", 0.0, first["partners"], first["penetrance"])
-    return task.posterior(truth["hit"].to_numpy(), truth["partner"].to_numpy(), visible.to_numpy())
+    return (truth["left_bp"] <= left) & (truth["right_bp"] <= window_bp - left)
 
 
 def write_simulation(recipe: Recipe, folder: str | Path) -> None:

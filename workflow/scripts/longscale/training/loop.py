@@ -143,6 +143,8 @@ def train(
             include_num_input_tokens_seen="non_padding",
             dataloader_pin_memory=torch.cuda.is_available(),
             save_total_limit=2,
+            # A resumed run must not forget how long it has waited for a lower development loss.
+            restore_callback_states_from_checkpoint=True,
             **device_precision(precision),
             **arguments,
         ),

@@ -12,17 +12,26 @@ from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
 from longscale.genome.sequence import Genome
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
-from longscale.models.tokenizer import CLS, MASK, PAD, SEP, EncodedWindows, encode_windows
+from longscale.models.tokenizer import (
+    CLS,
+    MASK,
+    PAD,
+    SEP,
+    UNK,
+    EncodedWindows,
+    encode_windows,
+)
 from longscale.training.loop import train, write_outcome
 
 IGNORED = -100
-SPECIAL = (CLS, SEP, PAD)
+# Never predicted; [UNK] stands for runs of N.
+SPECIAL = (UNK, CLS, SEP, PAD)
 DRAWS = 100
 
 
 class GenomeWindows:
-    """Random windows of a genome, each a function of the seed and its number alone (so a run can
-    resume).
+    """Random windows of a genome; a batch is a function of the seed and its numbers alone, so a run
+    can resume.
     """
 
     def __init__(
@@ -64,8 +73,10 @@ class GenomeWindows:
 def mask_tokens(
     encoded: EncodedWindows, rng: np.random.Generator, fraction: float, vocab_size: int
 ) -> dict[str, torch.Tensor]:
-    """A masked-LM batch: `fraction` of the real tokens are targets; 80% [MASK], 10% random, 10%
-    kept (BERT).
+    """A masked-LM batch: `fraction` of the tokens that are not special are targets; 80% of those
+    become [MASK], 10% a random token, 10% stay (BERT, Devlin et al. 2019, arXiv 1810.04805).
+
+    `input_ids`, `attention_mask`, `labels`: (rows, longest window) int64; other labels are -100.
     """
     ids, mask = encoded.pad(np.arange(len(encoded.lengths)))
     eligible = ~np.isin(ids, SPECIAL)
@@ -74,9 +85,8 @@ def mask_tokens(
         targets.flat[np.flatnonzero(eligible)[0]] = True
     labels = np.where(targets, ids, IGNORED)
     fate = rng.random(ids.shape)
-    first_token = MASK + 1
     ids = np.where(targets & (fate < 0.8), MASK, ids)
-    random_ids = rng.integers(first_token, vocab_size, size=ids.shape)
+    random_ids = rng.integers(MASK + 1, vocab_size, size=ids.shape)
     ids = np.where(targets & (fate >= 0.9), random_ids, ids)
     return {
         "input_ids": torch.from_numpy(ids),
@@ -120,7 +130,13 @@ def pretrain(
         collate,
         options["steps"] * options["batch_size"],
         folder / "checkpoints",
-        settings={"options": options, "seed": seed, "model": config.to_dict(), **provenance},
+        settings={
+            "options": options,
+            "seed": seed,
+            "model": config.to_dict(),
+            "tokenizer": tokenizer.to_str(),
+            **provenance,
+        },
         arguments={
             "max_steps": options["steps"],
             "per_device_train_batch_size": options["batch_size"],

@@ -1,0 +1,238 @@
+"""The schema, the shipped configurations, and every mistake that a configuration can hold."""
+
+import copy
+import subprocess
+import sys
+
+import jsonschema
+import pytest
+import yaml
+from conftest import ROOT
+
+from longscale.config import check_config, digest, fill_defaults, read_schema, resolve
+from longscale.errors import LongscaleError
+
+SCHEMA = read_schema(ROOT / "config" / "schema.yaml")
+SHIPPED = sorted(path for path in (ROOT / "config").glob("*.yaml") if path.stem != "schema")
+SMALL = {
+    "genome": {"name": "g", "simulate": "resources/simulated.yaml"},
+    "tasks": {"sim_near": {"source": "simulated"}},
+    "models": {"tiny": {}},
+    "study": {"tasks": ["sim_near"], "models": ["tiny"], "train_bp": [256], "eval_bp": [512]},
+}
+
+
+def keys_of(schema, path=""):
+    """(path, schema, required) of every key of the schema, at every depth."""
+    for key, raw in schema.get("properties", {}).items():
+        sub = resolve(raw, SCHEMA)
+        yield f"{path}{key}", sub, key in schema.get("required", [])
+        yield from keys_of(sub, f"{path}{key}.")
+    if isinstance(schema.get("additionalProperties"), dict):
+        yield from keys_of(resolve(schema["additionalProperties"], SCHEMA), f"{path}<name>.")
+
+
+KEYS = {path: (schema, required) for path, schema, required in keys_of(SCHEMA)}
+
+
+def changed(path, value):
+    """SMALL with the key at a dotted path replaced (or removed: None)."""
+    config = copy.deepcopy(SMALL)
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place.setdefault(key, {})
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    return config
+
+
+def complaint(config):
+    """The sentence that refuses a configuration."""
+    with pytest.raises(LongscaleError) as told:
+        check_config(config, SCHEMA, "own.yaml")
+    sentence = str(told.value)
+    assert sentence.startswith("own.yaml: ")
+    assert "\n" not in sentence
+    return sentence.removeprefix("own.yaml: ")
+
+
+# --- the schema -------------------------------------------------------------------------------
+
+
+def test_the_walk_over_the_schema_reaches_the_depths():
+    deep = {"genome.fasta", "tasks.<name>.columns.split", "models.<name>.vocab_size", "score.threads"}
+    assert deep <= set(KEYS)
+
+
+@pytest.mark.parametrize("path", KEYS)
+def test_every_key_has_a_type_a_sentence_and_a_default_unless_required(path):
+    schema, required = KEYS[path]
+    assert ("type" in schema) != ("enum" in schema)
+    assert schema["description"].endswith(".")
+    assert ("default" in schema) != required
+    if "default" in schema and schema["default"] != {}:
+        jsonschema.validate(schema["default"], schema)
+
+
+def test_every_section_refuses_unknown_keys():
+    for path, (schema, _) in KEYS.items():
+        if schema.get("type") == "object" and path != "genome.assembly":  # the recipe checks that
+            assert "additionalProperties" in schema, path
+
+
+def test_the_schema_is_one():
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_readme_is_what_the_schema_says():
+    command = [sys.executable, ROOT / "workflow" / "scripts" / "describe_config.py"]
+    environment = {"PYTHONPATH": str(ROOT / "workflow" / "scripts"), "PYTHONUTF8": "1"}
+    page = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert page.stdout == (ROOT / "config" / "README.md").read_text()
+    for path in KEYS:
+        assert f"`{path}`" in page.stdout
+
+
+# --- defaults ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_configurations_pass(path):
+    config = check_config(yaml.safe_load(path.read_text()), SCHEMA, path.name)
+    assert check_config(config, SCHEMA, path.name) == config  # filling again changes nothing
+    assert f"`{path.name}`" in (ROOT / "config" / "README.md").read_text()
+
+
+def test_there_are_the_four_configurations():
+    assert {path.stem for path in SHIPPED} == {"config", "grch38", "chrm", "test"}
+
+
+def test_defaults_are_filled_at_every_depth():
+    config = check_config(SMALL, SCHEMA, "own.yaml")
+
+    def value_at(place, parts):
+        head, *rest = parts
+        names = list(place) if head == "<name>" else [head]
+        return [v for name in names for v in (value_at(place[name], rest) if rest else [place[name]])]
+
+    for path, (schema, required) in KEYS.items():
+        if schema.get("type") != "object" and not required and path != "genome.simulate":
+            assert value_at(config, path.split(".")) == [schema["default"]], path
+
+
+def test_given_values_stay_and_nothing_is_shared():
+    config = changed("splits.dev_fraction", 0.3)
+    before, schema_before = copy.deepcopy(config), copy.deepcopy(SCHEMA)
+    filled = check_config(config, SCHEMA, "own.yaml")
+    assert filled["splits"] == {"dev_fraction": 0.3, "test_fraction": 0.2}
+    filled["study"]["rules"].append("logn")
+    filled["study"]["tasks"].append("another")
+    filled["genome"]["assembly"]["chromosomes"] = 1
+    assert config == before
+    assert schema_before == SCHEMA
+
+
+def test_fill_defaults_leaves_what_it_does_not_know():
+    assert fill_defaults({"extra": {"a": [1]}}, {"type": "object"}, {}) == {"extra": {"a": [1]}}
+    assert fill_defaults([{"a": 1}], SCHEMA, SCHEMA) == [{"a": 1}]
+
+
+# --- mistakes that the schema sees ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("studdy", {}, "unknown key 'studdy' in the top level; did you mean 'study'?"),
+        ("pretrain.step", 3, "unknown key 'step' in pretrain; did you mean 'steps'?"),
+        ("models.tiny.hiden_size", 8, "in models.tiny; did you mean 'hidden_size'?"),
+        ("tasks.sim_near.columns", {"qqq": "A"}, "known keys: contig, pos, ref, alt, label, split"),
+        ("pretrain.steps", "many", "pretrain.steps is 'many', but must be of type integer (Number"),
+        ("pretrain.steps", 2.5, "pretrain.steps is 2.5, but must be of type integer"),
+        ("pretrain.steps", True, "pretrain.steps is True, but must be of type integer"),
+        ("study.train_bp", [256.0], "study.train_bp.0 is 256.0, but must be of type integer"),
+        ("genome.fasta", 7, "genome.fasta is 7, but must be of type string or null"),
+        ("pretrain.steps", 0, "pretrain.steps: 0 is less than the minimum of 1 (Number of"),
+        ("splits.dev_fraction", 1, "splits.dev_fraction: 1 is greater than or equal to"),
+        ("study.seeds", [1, 1], "study.seeds: [1, 1] has non-unique elements"),
+        ("study.tasks", [], "study.tasks: [] should be non-empty"),
+        ("study.protocols", ["pared"], "study.protocols.0 is 'pared'; did you mean 'paired'?"),
+        ("finetune.precision", "q", "finetune.precision is 'q'; known: auto, fp32, bf16, fp16"),
+        ("genome.name", "a/b", "genome.name is 'a/b', which does not have the form asked for"),
+        ("genome", None, "key 'genome' is missing in the top level"),
+        ("genome.name", None, "key 'name' is missing in genome"),
+        ("study.eval_bp", None, "key 'eval_bp' is missing in study"),
+        ("tasks.sim_near", {}, "key 'source' is missing in tasks.sim_near"),
+        ("tasks", {}, "tasks: {} should be non-empty"),
+        ("tasks.sim_near", [], "tasks.sim_near is [], but must be of type object"),
+        ("models", {"a b": {}}, "'a b' in models is not a name that can be used (A name in"),
+        ("models", {1: {}}, "1 in models is not a name that can be used"),
+    ],
+)
+def test_a_mistake_is_one_sentence(path, value, sentence):
+    assert sentence in complaint(changed(path, value))
+
+
+def test_all_mistakes_are_told_at_once():
+    config = changed("pretrain.steps", "many")
+    config["score"] = {"thread": 2}
+    told = complaint(config)
+    assert told.count("; and ") == 1
+    assert "pretrain.steps" in told
+    assert "did you mean 'threads'?" in told
+
+
+# --- mistakes that it cannot see --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("study.tasks", ["sim_near", "sim_nera"], "names 'sim_nera', which `tasks` does not"),
+        ("study.tasks", ["sim_nera"], "(it has: sim_near); did you mean 'sim_near'?"),
+        ("study.models", ["large"], "study.models names 'large', which `models` does not describe"),
+        ("study.rules", ["infoscal"], "study.rules: rule: 'infoscal' is not a length rule; the"),
+        ("study.attentions", ["cos016"], "study.attentions: attention: 'cos016' is not known"),
+        ("tasks.sim_near.train_task", "far", "tasks.sim_near.train_task is 'far', which"),
+        ("tasks.own", {"source": "file"}, "tasks.own.path is missing"),
+        ("tasks.clinvar", {"source": "lrb"}, "tasks.clinvar has source lrb, but the benchmark"),
+        (
+            "tasks.variant_effect_pathogenic_clinva",
+            {"source": "lrb"},
+            "did you mean 'variant_effect_pathogenic_clinvar'?",
+        ),
+        ("genome.fasta", "g.fna.gz", "genome needs either `simulate`"),
+        ("genome", {"name": "g"}, "tasks.sim_near is simulated, but genome.simulate is not set"),
+    ],
+)
+def test_names_that_do_not_exist_and_keys_that_do_not_go_together(path, value, sentence):
+    assert sentence in complaint(changed(path, value))
+
+
+def test_a_genome_needs_a_source_and_its_report():
+    config = changed("tasks", {"sim_near": {"source": "file", "path": "v.csv"}})
+    config["genome"] = {"name": "g"}
+    assert "genome needs either" in complaint(config)
+    config["genome"]["fasta"] = "g.fna.gz"
+    assert "genome.assembly_report is missing" in complaint(config)
+    config["genome"]["assembly_report"] = "report.txt"
+    check_config(config, SCHEMA, "own.yaml")
+
+
+def test_the_benchmark_knows_whose_checkpoints_score_a_task():
+    omim, clinvar = "variant_effect_pathogenic_omim", "variant_effect_pathogenic_clinvar"
+    config = changed(f"tasks.{omim}", {"source": "lrb"})
+    config["study"]["tasks"] = [omim]
+    assert f"tasks.{omim}.train_task is '{clinvar}', which" in complaint(config)
+    config["tasks"][clinvar] = {"source": "lrb"}
+    filled = check_config(config, SCHEMA, "own.yaml")
+    assert filled["tasks"][omim]["train_task"] == clinvar
+    assert filled["tasks"][clinvar]["train_task"] is None
+
+
+def test_digest_feels_values_and_not_the_order_of_keys():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert len({digest(x) for x in ({"a": 1}, {"a": 2}, {"b": 1}, {"a": [1]}, {})}) == 5

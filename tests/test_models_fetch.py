@@ -1,0 +1,146 @@
+"""Published checkpoints from a folder and from a server that answers as the hub does."""
+
+import json
+
+import huggingface_hub.constants
+import pytest
+import safetensors.torch
+import torch
+from hub_server import COMMIT, serve_hub
+
+from longscale.errors import LongscaleError
+from longscale.files import checksum
+from longscale.models.checkpoint import load_checkpoint
+from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
+from longscale.models.fetch import fetch_checkpoint
+
+ARCHITECTURE = {
+    "vocab_size": 24,
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+}
+PICKLED, SAFE, BROKEN, BARE = "lab/pickled", "lab/safe", "lab/broken", "lab/bare"
+WRITTEN = ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def weights_of(seed):
+    torch.manual_seed(seed)
+    return DNABERT2ForMaskedLM(DNABERT2Config(**ARCHITECTURE)).state_dict()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Repositories: the published layout (a pickle), safetensors beside another pickle, ..."""
+    folder = tmp_path_factory.mktemp("repository")
+    torch.save(weights_of(0), folder / "pytorch_model.bin")
+    safe = {k: v for k, v in weights_of(1).items() if k != "cls.predictions.decoder.weight"}
+    safetensors.torch.save_file(safe, folder / "model.safetensors", {"format": "pt"})
+    pickled = {
+        "config.json": json.dumps(ARCHITECTURE | {"model_type": "bert"}).encode(),
+        "tokenizer.json": b'{"own": 1}',
+        "pytorch_model.bin": (folder / "pytorch_model.bin").read_bytes(),
+    }
+    return {
+        PICKLED: pickled,
+        SAFE: pickled | {"model.safetensors": (folder / "model.safetensors").read_bytes()},
+        BROKEN: {k: v for k, v in pickled.items() if k != "pytorch_model.bin"},
+        BARE: {k: v for k, v in pickled.items() if k != "tokenizer.json"},
+    }
+
+
+@pytest.fixture
+def hub(files, tmp_path, monkeypatch):
+    """A running server; HF_ENDPOINT names it and the cache is empty."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serve_hub(files) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        yield endpoint
+
+
+def put(folder, content):
+    folder.mkdir()
+    for name, body in content.items():
+        (folder / name).write_bytes(body)
+    return folder
+
+
+def quiet(text):
+    """A report that nobody reads."""
+
+
+def assert_holds(folder, seed):
+    loaded = load_checkpoint(DNABERT2ForMaskedLM, folder).state_dict()
+    assert all(torch.equal(loaded[key], value) for key, value in weights_of(seed).items())
+    assert sorted(path.name for path in folder.iterdir() if path.name in WRITTEN) == WRITTEN
+    assert not (folder / "pytorch_model.bin").exists()
+
+
+@pytest.mark.parametrize(("source", "seed"), [(PICKLED, 0), (SAFE, 1)])
+@pytest.mark.parametrize("revision", ["main", COMMIT])
+def test_a_repository_arrives_as_safetensors(hub, tmp_path, source, seed, revision):
+    told = []
+    fetch_checkpoint(source, tmp_path / "out", revision=revision, report=told.append)
+    assert_holds(tmp_path / "out", seed)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b'{"own": 1}'
+    assert told == [f"{source} at revision {revision} is in {tmp_path / 'out'}"]
+
+
+@pytest.mark.parametrize(("source", "seed"), [(PICKLED, 0), (SAFE, 1)])
+def test_a_folder_gives_the_same_as_its_repository(hub, files, tmp_path, source, seed):
+    local = put(tmp_path / "local", files[source])
+    before = {path.name: checksum(path) for path in local.iterdir()}
+    fetch_checkpoint(str(local), tmp_path / "a", report=quiet)
+    fetch_checkpoint(source, tmp_path / "b", report=quiet)
+    assert_holds(tmp_path / "a", seed)
+    for name in WRITTEN:
+        assert checksum(tmp_path / "a" / name) == checksum(tmp_path / "b" / name)
+    assert {path.name: checksum(path) for path in local.iterdir()} == before
+
+
+@pytest.mark.parametrize("source", [PICKLED, BARE])
+def test_another_tokenizer_replaces_the_own_one(hub, tmp_path, source):
+    other = put(tmp_path / "other", {"tokenizer.json": b"{}"})
+    fetch_checkpoint(source, tmp_path / "out", tokenizer=str(other), report=quiet)
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("lab/none", "lab/none: config.json at revision 'main': no such model, or it wants a token"),
+        (BROKEN, "lab/broken: pytorch_model.bin at revision 'main': the model has no such file"),
+        (BARE, "lab/bare: tokenizer.json at revision 'main': the model has no such file"),
+        ("no/such/folder", "no/such/folder: config.json at revision 'main': the download failed"),
+    ],
+)
+def test_a_repository_that_lacks_something_is_one_sentence(hub, tmp_path, source, sentence):
+    with pytest.raises(LongscaleError, match=sentence) as told:
+        fetch_checkpoint(source, tmp_path / "out", report=quiet)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        ("tokenizer.json", r"tokenizer.json: no such file; a checkpoint needs its tokenizer"),
+        ("config.json", r"config.json: there is no such file"),
+        ("pytorch_model.bin", "there is neither model.safetensors nor pytorch_model.bin"),
+    ],
+)
+def test_a_folder_that_lacks_something_is_one_sentence(files, tmp_path, missing, sentence):
+    local = put(tmp_path / "local", {k: v for k, v in files[PICKLED].items() if k != missing})
+    with pytest.raises(LongscaleError, match=sentence):
+        fetch_checkpoint(str(local), tmp_path / "out", report=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_tokenizer_folder_is_one_sentence(files, tmp_path):
+    local = put(tmp_path / "local", files[PICKLED])
+    with pytest.raises(LongscaleError, match=r"none/tokenizer.json: no such file"):
+        fetch_checkpoint(
+            str(local), tmp_path / "out", tokenizer=str(tmp_path / "none"), report=quiet
+        )
+    assert not (tmp_path / "out").exists()
