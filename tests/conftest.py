@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 
+# Before torch is imported: tiny tensors gain nothing from more threads, and lose much where the
+# cores are busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LONGSCALE_SHARED", ROOT.parent / "shared"))
 

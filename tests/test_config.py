@@ -9,7 +9,14 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from longscale.config import check_config, digest, fill_defaults, read_schema, resolve
+from longscale.config import (
+    check_config,
+    digest,
+    fill_defaults,
+    locate_files,
+    read_schema,
+    resolve,
+)
 from longscale.errors import LongscaleError
 
 SCHEMA = read_schema(ROOT / "config" / "schema.yaml")
@@ -63,7 +70,12 @@ def complaint(config):
 
 
 def test_the_walk_over_the_schema_reaches_the_depths():
-    deep = {"genome.fasta", "tasks.<name>.columns.split", "models.<name>.vocab_size", "score.threads"}
+    deep = {
+        "genome.fasta",
+        "tasks.<name>.columns.split",
+        "models.<name>.vocab_size",
+        "score.threads",
+    }
     assert deep <= set(KEYS)
 
 
@@ -106,8 +118,8 @@ def test_shipped_configurations_pass(path):
     assert f"`{path.name}`" in (ROOT / "config" / "README.md").read_text()
 
 
-def test_there_are_the_four_configurations():
-    assert {path.stem for path in SHIPPED} == {"config", "grch38", "chrm", "test"}
+def test_the_shipped_configurations_are_found():
+    assert {"config", "grch38", "chrm", "test"} <= {path.stem for path in SHIPPED}
 
 
 def test_defaults_are_filled_at_every_depth():
@@ -116,7 +128,9 @@ def test_defaults_are_filled_at_every_depth():
     def value_at(place, parts):
         head, *rest = parts
         names = list(place) if head == "<name>" else [head]
-        return [v for name in names for v in (value_at(place[name], rest) if rest else [place[name]])]
+        return [
+            v for name in names for v in (value_at(place[name], rest) if rest else [place[name]])
+        ]
 
     for path, (schema, required) in KEYS.items():
         if schema.get("type") != "object" and not required and path != "genome.simulate":
@@ -231,6 +245,53 @@ def test_the_benchmark_knows_whose_checkpoints_score_a_task():
     filled = check_config(config, SCHEMA, "own.yaml")
     assert filled["tasks"][omim]["train_task"] == clinvar
     assert filled["tasks"][clinvar]["train_task"] is None
+
+
+# --- files ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """(working folder, repository), both with files of their own."""
+    here, repository = tmp_path / "here", tmp_path / "repository"
+    for folder, names in ((here, ("both", "own.csv")), (repository, ("both", "recipe.yaml"))):
+        folder.mkdir()
+        for name in names:
+            (folder / name).write_text("")
+    (repository / "tokenizer").mkdir()
+    monkeypatch.chdir(here)
+    return here, repository
+
+
+def files_config(recipe, path, tokenizer):
+    return {
+        "genome": {"simulate": recipe},
+        "tasks": {"own": {"path": path}},
+        "models": {"tiny": {"tokenizer": tokenizer}},
+    }
+
+
+def test_files_are_looked_for_here_and_then_in_the_repository(folders):
+    here, repository = folders
+    config = files_config("recipe.yaml", "own.csv", "tokenizer")
+    locate_files(config, "c", repository)
+    assert config == files_config(f"{repository}/recipe.yaml", "own.csv", f"{repository}/tokenizer")
+    config = files_config("both", str(here / "own.csv"), None)
+    locate_files(config, "c", repository)
+    assert config == files_config("both", str(here / "own.csv"), None)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        (files_config("none", None, None), "genome.simulate is none"),
+        (files_config(None, "none", None), "tasks.own.path is none"),
+        (files_config(None, None, "/none"), "models.tiny.tokenizer is /none"),
+    ],
+)
+def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
+    with pytest.raises(LongscaleError, match=rf"own.yaml: {key}, which does not exist"):
+        locate_files(config, "own.yaml", folders[1])
 
 
 def test_digest_feels_values_and_not_the_order_of_keys():

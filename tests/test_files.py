@@ -25,6 +25,18 @@ def fill(folder, *names):
             (part / name).write_text(name)
 
 
+def write_half(path, error):
+    with atomic_path(path) as part:
+        part.write_text("half")
+        raise error
+
+
+def fill_half(folder, error):
+    with atomic_folder(folder) as part:
+        (part / "half").write_text("")
+        raise error
+
+
 def tree(folder):
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
@@ -44,9 +56,8 @@ def test_a_failed_file_leaves_the_old_one(tmp_path, error):
     for expected in (None, "old"):
         if expected:
             path.write_text(expected)
-        with pytest.raises(error), atomic_path(path) as part:
-            part.write_text("half")
-            raise error
+        with pytest.raises(error):
+            write_half(path, error)
         assert tree(tmp_path) == (["b.txt"] if expected else [])
         assert not expected or path.read_text() == expected
 
@@ -69,9 +80,8 @@ def test_a_folder_takes_the_place_of_the_old_one_as_a_whole(tmp_path):
 def test_a_failed_folder_leaves_the_old_one(tmp_path, error):
     folder = tmp_path / "model"
     fill(folder, "one")
-    with pytest.raises(error), atomic_folder(folder) as part:
-        (part / "half").write_text("")
-        raise error
+    with pytest.raises(error):
+        fill_half(folder, error)
     assert tree(tmp_path) == ["model", "model/one"]
 
 

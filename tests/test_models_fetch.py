@@ -109,7 +109,10 @@ def test_another_tokenizer_replaces_the_own_one(hub, tmp_path, source):
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("lab/none", "lab/none: config.json at revision 'main': no such model, or it wants a token"),
+        (
+            "lab/none",
+            "lab/none: config.json at revision 'main': no such model, or it wants a token",
+        ),
         (BROKEN, "lab/broken: pytorch_model.bin at revision 'main': the model has no such file"),
         (BARE, "lab/bare: tokenizer.json at revision 'main': the model has no such file"),
         ("no/such/folder", "no/such/folder: config.json at revision 'main': the download failed"),

@@ -1,5 +1,7 @@
 """Tokens of windows against the tokenizer's own offsets, one window at a time."""
 
+from itertools import pairwise
+
 import numpy as np
 import pysam
 import pytest
@@ -119,7 +121,9 @@ def test_a_genome_without_a_long_contig_is_one_sentence(genome, tmp_path):
 
 def test_a_genome_of_nothing_but_n_is_one_sentence(genome, tmp_path):
     with pytest.raises(LongscaleError, match="no stretch of 500 bp without N"):
-        train_tokenizer(genome, tmp_path / "t.json", vocab_size=80, seed=1, exclude=("chr1", "chr2"))
+        train_tokenizer(
+            genome, tmp_path / "t.json", vocab_size=80, seed=1, exclude=("chr1", "chr2")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -186,7 +190,7 @@ def test_windows_with_n_have_a_token_for_every_base(tokenizer, row):
     assert UNK in encoded.ids
     assert encoding.offsets[1][0] == 0
     assert encoding.offsets[-2][1] == 40
-    assert all(b[0] == a[1] for a, b in zip(encoding.offsets[1:-2], encoding.offsets[2:-1]))
+    assert all(a[1] == b[0] for a, b in pairwise(encoding.offsets[1:-1]))
 
 
 def test_the_published_tokenizer_gives_the_published_tokens(shared):
@@ -235,7 +239,7 @@ def test_truncate_against_lists(limit, given_windows):
     rows, encoded = given_windows
     cut = encoded.truncate(limit)
     for number, row in enumerate(rows):
-        expected = row if len(row) <= limit else row[: limit - 1] + [SEP]
+        expected = row if len(row) <= limit else [*row[: limit - 1], SEP]
         assert cut.window(number).tolist() == expected
     assert cut.lengths.tolist() == [min(len(row), limit) for row in rows]
     assert (cut.readout <= cut.lengths[:, None]).all()

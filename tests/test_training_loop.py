@@ -8,7 +8,7 @@ import torch
 
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForSequenceClassification
-from longscale.training.loop import device_precision, train, write_outcome
+from longscale.training.loop import device_precision, still_improving, train, write_outcome
 
 ROWS = 24
 BATCH = 4
@@ -111,80 +111,82 @@ def unlike(outcome, *keys):
     return {key: value for key, value in outcome.items() if key not in ("seconds", *keys)}
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The undisturbed run: model, outcome, lines."""
+    return run(tmp_path_factory.mktemp("loop") / "whole")
+
+
 # --- resuming ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("killed_at", ["step 3/24  loss", "step 9/24  loss", "step 24/24  dev"])
-@pytest.mark.parametrize("dev", [collate, None], ids=["dev", "no dev"])
-def test_a_killed_run_goes_on_bit_by_bit_as_if_nothing_had_been(tmp_path, dev, killed_at):
+@pytest.mark.parametrize(
+    ("dev", "killed_at"),
+    [(collate, "step 3/24  loss"), (collate, "step 24/24  dev"), (None, "step 9/24  loss")],
+)
+def test_a_killed_run_goes_on_bit_by_bit_as_if_nothing_had_been(whole, tmp_path, dev, killed_at):
     """Dropout and the order of rows included, in the middle of an epoch and at its end."""
-    if dev is None:
-        killed_at = killed_at.replace("dev", "loss")
-    whole, outcome, _ = run(tmp_path / "whole", dev=dev)
+    undisturbed, outcome, _ = whole if dev else run(tmp_path / "whole", dev=None)
     run(tmp_path / "killed", dev=dev, killed_at=killed_at)
     again, resumed, lines = run(tmp_path / "killed", dev=dev)
     steps = int(killed_at.split()[1].split("/")[0])
     assert any(line == f"resumed at step {steps - 3} of 24" for line in lines) == (steps > 3)
-    assert_same_weights(whole, again)
+    assert_same_weights(undisturbed, again)
     assert unlike(resumed) == unlike(outcome)
     assert len(outcome["history"]) == (16 if dev else 8)
     assert outcome["tokens"] == 4 * sum(9 - row % 2 for row in range(ROWS))
 
 
-def test_a_run_killed_twice_is_still_the_same(tmp_path):
-    whole, outcome, _ = run(tmp_path / "whole")
+def test_a_run_killed_twice_is_still_the_same(whole, tmp_path):
     run(tmp_path / "killed", killed_at="step 9/24")
     run(tmp_path / "killed", killed_at="step 18/24")
     again, resumed, _ = run(tmp_path / "killed")
-    assert_same_weights(whole, again)
-    assert unlike(resumed) == unlike(outcome)
+    assert_same_weights(whole[0], again)
+    assert unlike(resumed) == unlike(whole[1])
 
 
 def test_patience_is_not_forgotten(tmp_path):
     """The first evaluation is the best; the run was killed before the last one of the patience."""
     options = {"dev": opposite, "patience": 3}
-    whole, outcome, _ = run(tmp_path / "whole", **options)
+    undisturbed, outcome, _ = run(tmp_path / "whole", **options)
     assert (outcome["best_step"], outcome["steps"]) == (3, 12)
     run(tmp_path / "killed", killed_at="step 12/24  dev", **options)
     again, resumed, lines = run(tmp_path / "killed", **options)
     assert "resumed at step 9 of 24" in lines
-    assert_same_weights(whole, again)
+    assert_same_weights(undisturbed, again)
     assert unlike(resumed) == unlike(outcome)
 
 
 def test_a_finished_loop_is_not_trained_again(tmp_path):
     """Killed after the last step, before the model was safe."""
-    whole, outcome, _ = run(tmp_path / "a")
+    undisturbed, outcome, _ = run(tmp_path / "a")
     again, resumed, lines = run(tmp_path / "a")
     assert lines == ["resumed at step 24 of 24"]
-    assert_same_weights(whole, again)
+    assert_same_weights(undisturbed, again)
     assert unlike(resumed) == unlike(outcome)
 
 
-def test_a_half_written_checkpoint_is_passed_over(tmp_path):
-    whole, _, _ = run(tmp_path / "whole")
+def test_a_half_written_checkpoint_is_passed_over(whole, tmp_path):
     run(tmp_path / "killed", killed_at="step 9/24")
     (tmp_path / "killed" / "checkpoint-6" / "trainer_state.json").unlink()
     again, _, lines = run(tmp_path / "killed")
     assert "resumed at step 3 of 24" in lines
-    assert_same_weights(whole, again)
+    assert_same_weights(whole[0], again)
 
 
-def test_other_settings_do_not_resume(tmp_path):
+def test_other_settings_do_not_resume(whole, tmp_path):
     run(tmp_path / "a", killed_at="step 18/24")
     (tmp_path / "a" / "leftover").write_text("")
     model, outcome, lines = run(tmp_path / "a", settings={"seed": 2})
     assert not any(line.startswith("resumed") for line in lines)
     assert not (tmp_path / "a" / "leftover").exists()
-    fresh, expected, _ = run(tmp_path / "fresh", settings={"seed": 2})
-    assert_same_weights(model, fresh)
-    assert unlike(outcome) == unlike(expected)
+    assert_same_weights(model, whole[0])
+    assert unlike(outcome) == unlike(whole[1])
 
 
-def test_another_seed_gives_other_weights(tmp_path):
-    a, _, _ = run(tmp_path / "a")
-    b, _, _ = run(tmp_path / "b", arguments=arguments(seed=2))
-    assert not torch.equal(a.classifier.weight, b.classifier.weight)
+def test_another_seed_gives_other_weights(whole, tmp_path):
+    other, _, _ = run(tmp_path / "b", arguments=arguments(seed=2))
+    assert not torch.equal(whole[0].classifier.weight, other.classifier.weight)
 
 
 # --- the best model ---------------------------------------------------------------------------
@@ -214,20 +216,41 @@ def test_training_stops_when_patience_is_over(tmp_path, patience):
     assert outcome["flags"] == []
 
 
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ([0.7], True),
+        ([0.7, 0.6], True),
+        ([0.7, 0.694], False),  # lower, but by less than 1%
+        ([0.7, 0.692], True),
+        ([0.7, 0.5, 0.6], False),
+        ([0.7, 0.5, 0.499, 0.6, 0.49], True),
+    ],
+)
+def test_still_improving_compares_the_last_loss_with_the_lowest_before(losses, expected):
+    assert still_improving(losses) is expected
+
+
 def test_still_falling_at_the_end_is_flagged(tmp_path):
-    _, outcome, _ = run(tmp_path / "a", arguments=arguments(learning_rate=0.001))
+    steady = arguments(num_train_epochs=2, learning_rate=0.01, lr_scheduler_type="constant")
+    _, outcome, _ = run(tmp_path / "a", arguments=steady)
     losses = [row["eval_loss"] for row in outcome["history"] if "eval_loss" in row]
-    assert losses == sorted(losses, reverse=True)
+    assert still_improving(losses)
     assert outcome["flags"] == ["not_converged"]
-    assert outcome["best_step"] == outcome["steps"] == 24
+    assert outcome["best_step"] == outcome["steps"] == 12
+
+
+def test_a_plateau_at_the_end_is_not_flagged(tmp_path):
+    _, outcome, _ = run(tmp_path / "a", arguments=arguments(learning_rate=1e-9))
+    losses = [row["eval_loss"] for row in outcome["history"] if "eval_loss" in row]
+    assert max(losses) < 1.001 * min(losses)
+    assert outcome["flags"] == []
 
 
 def test_the_last_step_is_evaluated_even_between_two_evaluations(tmp_path):
-    options = arguments(learning_rate=0.001, max_steps=11)
-    _, outcome, _ = run(tmp_path / "a", arguments=options)
+    _, outcome, _ = run(tmp_path / "a", arguments=arguments(max_steps=7))
     steps = [row["step"] for row in outcome["history"] if "eval_loss" in row]
-    assert steps == [3, 6, 9, 11]
-    assert (outcome["best_step"], outcome["flags"]) == (11, ["not_converged"])
+    assert steps == [3, 6, 7]
 
 
 def test_without_a_development_set_the_last_weights_are_kept_unflagged(tmp_path):
@@ -272,7 +295,7 @@ def test_a_non_finite_loss_without_a_development_set_returns_to_the_start(tmp_pa
 
 
 def test_a_non_finite_development_loss_is_flagged_too(tmp_path):
-    model, outcome, _ = run(tmp_path / "a", dev=poisoned(6))
+    _, outcome, _ = run(tmp_path / "a", dev=poisoned(6))
     assert outcome["flags"] == ["non_finite_loss"]
     assert (outcome["best_step"], outcome["steps"]) == (3, 6)
 
@@ -280,8 +303,8 @@ def test_a_non_finite_development_loss_is_flagged_too(tmp_path):
 # --- the rest ---------------------------------------------------------------------------------
 
 
-def test_the_log_is_for_people(tmp_path):
-    _, _, lines = run(tmp_path / "a")
+def test_the_log_is_for_people(whole):
+    lines = whole[2]
     assert lines[0].startswith("step 3/24  loss 0.")
     assert lines[0].endswith(" min left")
     assert " tokens/s  " in lines[0]

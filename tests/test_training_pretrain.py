@@ -78,13 +78,13 @@ def test_at_most_half_of_a_window_is_n(genome):
     windows = GenomeWindows(genome, 64, 1, ("chr1", "chr3")).draw(list(range(400)))
     shares = (windows == ord("N")).mean(axis=1)
     assert shares.max() <= 0.5
-    assert 0 < (shares > 0).sum()
+    assert (shares > 0).sum() > 0
 
 
 def test_a_genome_that_cannot_give_windows_is_one_sentence(genome, tmp_path):
     with pytest.raises(LongscaleError, match="exclude_contigs names 'chr9', which the genome does"):
         GenomeWindows(genome, 64, 1, ("chr9",))
-    with pytest.raises(LongscaleError, match=rf"no contig .* window_bp \({CONTIG_BP + 1} bp\)"):
+    with pytest.raises(LongscaleError, match=rf"no contig .*window_bp \({CONTIG_BP + 1} bp\)"):
         GenomeWindows(genome, CONTIG_BP + 1, 1)
     with pytest.raises(LongscaleError, match="no contig is left"):
         GenomeWindows(genome, 64, 1, ("chr1", "chr2", "chr3"))
@@ -119,14 +119,20 @@ def test_the_shares_of_bert():
     rows = random_rows(np.random.default_rng(1), 400, 300, 500)
     encoded = packed(rows)
     ids, mask = encoded.pad(np.arange(400))
-    batch = {k: v.numpy() for k, v in mask_tokens(encoded, np.random.default_rng(2), 0.15, 500).items()}
+    batch = {
+        k: v.numpy() for k, v in mask_tokens(encoded, np.random.default_rng(2), 0.15, 500).items()
+    }
     targets = batch["labels"] != IGNORED
     eligible = (mask == 1) & ~np.isin(ids, (CLS, SEP))
     n, k = eligible.sum(), targets.sum()
     assert n > 50_000
     assert abs(k / n - 0.15) < 4 * np.sqrt(0.15 * 0.85 / n)
     now, before = batch["input_ids"][targets], ids[targets]
-    for share, fate in ((0.8, now == MASK), (0.1, now == before), (0.1, (now != MASK) & (now != before))):
+    for share, fate in (
+        (0.8, now == MASK),
+        (0.1, now == before),
+        (0.1, (now != MASK) & (now != before)),
+    ):
         # A random token is the old one in 1 of 495 draws: far below the tolerance.
         assert abs(fate.mean() - share) < 4 * np.sqrt(share * (1 - share) / k) + 0.1 / 495
     drawn = now[(now != MASK) & (now != before)]
@@ -138,7 +144,10 @@ def test_the_shares_of_bert():
 def test_masking_touches_targets_alone_and_never_special_tokens(seed, fraction, count):
     rng = np.random.default_rng(seed)
     rows = random_rows(rng, count, 12, 9, smallest=5)
-    rows = [[UNK if 1 < i < len(row) - 1 and i % 5 == 0 else t for i, t in enumerate(row)] for row in rows]
+    rows = [
+        [UNK if 1 < i < len(row) - 1 and i % 5 == 0 else t for i, t in enumerate(row)]
+        for row in rows
+    ]
     encoded = packed(rows)
     ids, mask = encoded.pad(np.arange(count))
     batch = mask_tokens(encoded, np.random.default_rng(seed), fraction, 9)
@@ -227,7 +236,8 @@ def test_a_killed_run_goes_on_to_the_same_weights(finished, genome, tokenizer, t
     for name in ("model.safetensors", "config.json"):
         assert checksum(tmp_path / "model" / name) == checksum(finished / name)
     ours, theirs = (
-        json.loads((folder / "training.json").read_text()) for folder in (tmp_path / "model", finished)
+        json.loads((folder / "training.json").read_text())
+        for folder in (tmp_path / "model", finished)
     )
     assert ours | {"seconds": 0} == theirs | {"seconds": 0}
 
@@ -242,8 +252,8 @@ def test_another_window_or_tokenizer_does_not_resume(genome, tokenizer, tmp_path
 
 
 def test_the_loss_falls(genome, tokenizer, tmp_path):
-    """Below that of guessing by the tokens' frequencies would take longer; below uniform is enough."""
-    options = OPTIONS | {"steps": 60, "checkpoint_steps": 60, "learning_rate": 0.02}
+    """Below that of uniform guesses."""
+    options = OPTIONS | {"steps": 40, "checkpoint_steps": 40, "learning_rate": 0.02}
     run(genome, tokenizer, tmp_path / "model", options=options, dropout=0.0)
     outcome = json.loads((tmp_path / "model" / "training.json").read_text())
     losses = [row["loss"] for row in outcome["history"]]
@@ -257,7 +267,7 @@ def test_encoded_windows_of_n_hold_unk(genome, tokenizer):
     assert UNK in encode_windows(tokenizer, windows).ids
 
 
-def test_nobody_needs_to_listen(genome, tokenizer, tmp_path):
+def test_one_step_of_one_window_is_enough(genome, tokenizer, tmp_path):
     config = tiny_config(tokenizer)
     options = OPTIONS | {"steps": 1, "batch_size": 1}
     pretrain(

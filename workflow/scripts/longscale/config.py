@@ -180,7 +180,7 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     """
     named = [(config["genome"], "simulate", "genome.simulate")]
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
-    named += [(m, "tokenizer", f"models.{model}.tokenizer") for model, m in config["models"].items()]
+    named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
     for section, key, full_key in named:
         path = section[key]
         if path is None or Path(path).exists():

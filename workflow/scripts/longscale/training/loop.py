@@ -24,6 +24,9 @@ from longscale.errors import LongscaleError
 
 NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
 
+# A last development loss that is lower than all others by a larger share is still falling.
+CONVERGED_WITHIN = 0.01
+
 
 class Indices(Dataset):
     """A data set whose items are row numbers: the collator builds a whole batch at once."""
@@ -181,13 +184,18 @@ class EvaluatingTrainer(Trainer):
         )
 
 
+def still_improving(losses: list[float]) -> bool:
+    """Whether the last of the development losses undercuts all before it by more than 1%."""
+    return len(losses) == 1 or losses[-1] < (1 - CONVERGED_WITHIN) * min(losses[:-1])
+
+
 def summarise(trainer: Trainer, log: LogForPeople, *, seconds: float) -> dict:
     """What the tables and a reader need to know of a finished training."""
     state = trainer.state
     best = state.best_global_step if state.best_model_checkpoint else state.global_step
     flags = [NON_FINITE_LOSS] if log.non_finite else []
-    if state.best_model_checkpoint and best == state.global_step and not log.non_finite:
-        # Still improving when the epochs ran out.
+    losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+    if losses and not log.non_finite and still_improving(losses):
         flags.append(NOT_CONVERGED)
     keys = ("step", "loss", "eval_loss", "learning_rate")
     history = [{k: row[k] for k in keys if k in row} for row in state.log_history]
