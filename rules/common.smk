@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
-from longscale.config import check_config, locate_files, read_schema
+from longscale.config import check_config, check_recipe, locate_files, read_schema
 from longscale.errors import LongscaleError
 
 CONDA_ENV = "../envs/longscale.yaml"
@@ -18,6 +18,7 @@ try:
     schema = read_schema(f"{workflow.basedir}/config/schema.yaml")
     config.update(check_config(config, schema, source))
     locate_files(config, source, workflow.basedir)
+    check_recipe(config, source)
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 
@@ -89,4 +90,6 @@ def final_targets():
         results("tables/auroc.html"),
         results("figures/auroc"),
         *per_task,
+        # Named here although the table needs them anyway: a score file that is deleted comes back.
+        *score_files(),
     ]

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from longscale.config import (
     check_config,
+    check_recipe,
     digest,
     fill_defaults,
     locate_files,
@@ -297,3 +298,14 @@ def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
 def test_digest_feels_values_and_not_the_order_of_keys():
     assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
     assert len({digest(x) for x in ({"a": 1}, {"a": 2}, {"b": 1}, {"a": [1]}, {})}) == 5
+
+
+def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("tasks: {near: {}}\n")
+    tasks = {"near": {"source": "simulated"}, "neer": {"source": "simulated"}}
+    config = {"genome": {"simulate": str(recipe)}, "tasks": tasks}
+    with pytest.raises(LongscaleError, match=r"mine.yaml: tasks.neer .*no such task .*: near"):
+        check_recipe(config, "mine.yaml")
+    del tasks["neer"]
+    check_recipe(config, "mine.yaml")

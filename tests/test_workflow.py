@@ -46,9 +46,10 @@ SCORE = "results/test/scores/sim_near/paired/dnabert2-tiny/256/dot/seed1/256.par
 def snakemake(folder, *arguments, configs=("config/test.yaml",), check=True, **environment):
     """Run Snakemake with `folder` as working directory; returns its output as one text."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile", ROOT / "Snakefile"]
-    command += ["--directory", folder, "--configfile", *[ROOT / path for path in configs]]
+    command += ["--directory", folder, *arguments]
+    command += ["--configfile", *[ROOT / path for path in configs]]
     done = subprocess.run(
-        [*map(str, command), *map(str, arguments)],
+        list(map(str, command)),
         env={**os.environ, **environment},
         cwd=folder,
         text=True,

@@ -5,7 +5,7 @@ safetensors.
 from pathlib import Path
 
 from job import job
-from longscale.models.checkpoint import fetch_checkpoint
+from longscale.models.fetch import fetch_checkpoint
 
 with job(snakemake, echo=True) as report:
     model = snakemake.params.model

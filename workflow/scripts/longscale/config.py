@@ -125,6 +125,11 @@ def check_references(config: dict, name: str) -> None:
                 f"{name}: tasks.{item}.train_task is {train_task!r},"
                 " which `tasks` does not describe"
             )
+        if train_task and config["tasks"][train_task]["train_task"]:
+            raise LongscaleError(
+                f"{name}: tasks.{item}.train_task is {train_task}, which has no training rows"
+                " itself (it has a train_task, too)"
+            )
     genome = config["genome"]
     if (genome["simulate"] is None) == (genome["fasta"] is None):
         raise LongscaleError(
@@ -191,6 +196,18 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
                 " folder in which snakemake runs)"
             )
         section[key] = str(Path(repository, path))
+
+
+def check_recipe(config: dict, name: str) -> None:
+    """The simulated tasks must be in the recipe (after `locate_files`)."""
+    recipe = config["genome"]["simulate"]
+    known = (yaml.safe_load(Path(recipe).read_text()) or {}).get("tasks", {}) if recipe else {}
+    for task, entry in config["tasks"].items():
+        if entry["source"] == "simulated" and task not in known:
+            raise LongscaleError(
+                f"{name}: tasks.{task} has source simulated, but the recipe {recipe} has no such"
+                f" task (it has: {', '.join(known)})"
+            )
 
 
 def digest(config: Any) -> str:

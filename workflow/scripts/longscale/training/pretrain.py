@@ -21,7 +21,7 @@ from longscale.models.tokenizer import (
     EncodedWindows,
     encode_windows,
 )
-from longscale.training.loop import train, write_outcome
+from longscale.training.loop import NON_FINITE_LOSS, train, write_outcome
 
 IGNORED = -100
 # Never predicted; [UNK] stands for runs of N.
@@ -150,6 +150,11 @@ def pretrain(
         },
         report=report,
     )
+    if NON_FINITE_LOSS in outcome["flags"]:
+        raise LongscaleError(
+            f"pretraining: the loss is no longer finite at step {outcome['steps']}; a lower"
+            " pretrain.learning_rate may help"
+        )
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         write_outcome(
