@@ -93,6 +93,17 @@ def test_a_planted_signal_is_learned(study, tmp_path):
     assert roc_auc_score(scores["label"], scores["none"]) > 0.95
 
 
+def test_half_precision_trains_to_finite_weights_near_those_of_single(study, tmp_path, finished):
+    folder = run(study, tmp_path / "model", options=OPTIONS | {"precision": "bf16"})
+    assert outcome_of(folder)["flags"] in ([], ["not_converged"])
+    losses = [
+        [row["eval_loss"] for row in outcome_of(path)["history"] if "eval_loss" in row]
+        for path in (folder, finished)
+    ]
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    assert losses[0] != losses[1]
+
+
 def test_what_is_written(study, finished):
     assert sorted(path.name for path in finished.iterdir()) == [
         "config.json",

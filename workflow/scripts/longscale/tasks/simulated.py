@@ -188,8 +188,8 @@ def plant_locus(
     offset = len(site) // 2 if hit else -4
     write_element(sequence, centre - offset, site)
     side, distance = int(rng.choice([-1, 1])), task.draw_distance(rng)
-    # The site itself covers up to its length on either side of the variant.
-    distance = max(distance, len(site) + 4)
+    # An element stands beside the site, never on it.
+    distance = max(distance, len(site) - offset if side > 0 else offset + 1)
     element = elements["partner" if partner else "decoy"]
     start = centre + distance if side > 0 else centre - distance - len(element) + 1
     write_element(sequence, start, element)

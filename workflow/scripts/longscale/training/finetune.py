@@ -22,6 +22,9 @@ from longscale.training.protocols import PROTOCOLS, Examples, Protocol
 MATCH_ROWS = 512
 MATCH_BATCH = 64
 
+# An epoch can take hours; the log says where a run stands more often than that.
+MOST_STEPS_UNLOGGED = 50
+
 
 def median_tokens(examples: Examples) -> int:
     """n_train: the median number of real tokens of the training windows, all alleles."""
@@ -132,7 +135,7 @@ def finetune_arguments(options: dict, examples: int, seed: int) -> dict:
         "learning_rate": options["learning_rate"],
         "warmup_steps": options["warmup_fraction"],
         "weight_decay": options["weight_decay"],
-        "logging_steps": every,
+        "logging_steps": min(every, MOST_STEPS_UNLOGGED),
         "eval_strategy": "steps",
         "eval_steps": every,
         "save_strategy": "steps",
