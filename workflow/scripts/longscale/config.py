@@ -8,6 +8,7 @@ import copy
 import difflib
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -57,15 +58,21 @@ def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
     return filled
 
 
+def nearest(item: object, known: Iterable[str]) -> str:
+    """`; did you mean ...?`, or nothing where no known name is near."""
+    near = difflib.get_close_matches(str(item), list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
 def describe(error: jsonschema.ValidationError) -> str:
     """One sentence for one schema violation: the key, what is wrong, what would be right."""
     key = ".".join(map(str, error.absolute_path)) or "the top level"
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(name for name in error.instance if name not in known)
-        near = difflib.get_close_matches(str(unknown), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
-        return f"unknown key {unknown!r} in {key}; {hint}"
+        return f"unknown key {unknown!r} in {key}{nearest(unknown, known)}; known keys: " + (
+            ", ".join(known)
+        )
     sentence = error.schema.get("description", "").removesuffix(".")
     meant = f" ({sentence})" if sentence else ""
     if "propertyNames" in error.absolute_schema_path:
@@ -80,9 +87,8 @@ def describe(error: jsonschema.ValidationError) -> str:
             return f"{key} is {error.instance!r}, but must be of type {wanted}{meant}"
         case "enum":
             options = [str(option) for option in error.validator_value]
-            near = difflib.get_close_matches(str(error.instance), options, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            return f"{key} is {error.instance!r}; {hint}known: {', '.join(options)}"
+            hint = nearest(error.instance, options)
+            return f"{key} is {error.instance!r}{hint}; known: {', '.join(options)}"
         case "pattern":
             return f"{key} is {error.instance!r}, which does not have the form asked for{meant}"
         case _:
@@ -112,11 +118,9 @@ def check_references(config: dict, name: str) -> None:
     for key, known in (("tasks", config["tasks"]), ("models", config["models"])):
         for item in study[key]:
             if item not in known:
-                near = difflib.get_close_matches(item, known, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LongscaleError(
                     f"{name}: study.{key} names {item!r}, which `{key}` does not describe"
-                    f" (it has: {', '.join(known)}){hint}"
+                    f" (it has: {', '.join(known)}){nearest(item, known)}"
                 )
     for item in study["tasks"]:
         train_task = config["tasks"][item]["train_task"]
@@ -163,11 +167,9 @@ def check_tasks(config: dict, name: str) -> None:
             )
         if entry["source"] == "lrb":
             if task not in LRB_TASKS:
-                near = difflib.get_close_matches(task, LRB_TASKS, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise LongscaleError(
                     f"{name}: tasks.{task} has source lrb, but the benchmark has no variant task of"
-                    f" that name (it has: {', '.join(LRB_TASKS)}){hint}"
+                    f" that name (it has: {', '.join(LRB_TASKS)}){nearest(task, LRB_TASKS)}"
                 )
             entry["train_task"] = entry["train_task"] or LRB_TASKS[task].train_task
         if entry["source"] == "simulated" and config["genome"]["simulate"] is None:

@@ -42,7 +42,7 @@ _EQTL_COLUMNS = {
     "split": "split",
     "tissue": "tissue",
 }
-_PATHOGENIC_COLUMNS = {
+PATHOGENIC_COLUMNS = {
     "contig": "CHROM",
     "pos": "POS",
     "ref": "REF",
@@ -63,20 +63,20 @@ LRB_TASKS = {
         LrbTask(
             "variant_effect_pathogenic_clinvar",
             "variant_effect_pathogenic/vep_pathogenic_coding.csv",
-            _PATHOGENIC_COLUMNS,
+            PATHOGENIC_COLUMNS,
             ("chr8",),
         ),
         LrbTask(
             "variant_effect_pathogenic_omim",
             "variant_effect_pathogenic/vep_pathogenic_non_coding.csv",
-            _PATHOGENIC_COLUMNS,
+            PATHOGENIC_COLUMNS,
             "all",
             train_task="variant_effect_pathogenic_clinvar",
         ),
         LrbTask(
             "variant_effect_pathogenic_omim_subset",
             "variant_effect_pathogenic/vep_pathogenic_non_coding_subset.csv",
-            _PATHOGENIC_COLUMNS,
+            PATHOGENIC_COLUMNS,
             "all",
             train_task="variant_effect_pathogenic_clinvar",
         ),

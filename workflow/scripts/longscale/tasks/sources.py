@@ -3,17 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from longscale.tasks.lrb import LRB_TASKS
-
-# A simulated task has the shape of LRB's pathogenic tasks.
-SIMULATED_COLUMNS = {
-    "contig": "CHROM",
-    "pos": "POS",
-    "ref": "REF",
-    "alt": "ALT",
-    "label": "INT_LABEL",
-    "split": "split",
-}
+from longscale.tasks.lrb import LRB_TASKS, PATHOGENIC_COLUMNS
 
 
 def column_map(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
@@ -21,7 +11,7 @@ def column_map(name: str, entry: Mapping[str, Any]) -> dict[str, str]:
     if entry["source"] == "lrb":
         return dict(LRB_TASKS[name].columns)
     if entry["source"] == "simulated":
-        return dict(SIMULATED_COLUMNS)
+        return dict(PATHOGENIC_COLUMNS)  # a simulated task has the shape of these
     return {key: column for key, column in entry["columns"].items() if column is not None}
 
 
