@@ -5,10 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported: tiny tensors gain nothing from more threads, and lose much where the
 # cores are busy.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A slow machine is no failure.
+settings.register_profile("longscale", deadline=None)
+settings.load_profile("longscale")
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("LONGSCALE_SHARED", ROOT.parent / "shared"))

@@ -16,7 +16,7 @@ import jsonschema
 import yaml
 
 from longscale.attention.cosine import parse_attention
-from longscale.attention.rules import length_rule
+from longscale.attention.rules import LENGTH_RULES, length_rule
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_TASKS
 
@@ -27,6 +27,10 @@ VALIDATOR = jsonschema.validators.extend(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     ),
 )
+
+
+# What JSON Schema's types are called in YAML.
+YAML_WORDS = {"array": "list", "object": "mapping"}
 
 
 def read_schema(path: str | Path) -> dict:
@@ -70,9 +74,8 @@ def describe(error: jsonschema.ValidationError) -> str:
     if error.validator == "additionalProperties":
         known = list(error.schema.get("properties", {}))
         unknown = next(name for name in error.instance if name not in known)
-        return f"unknown key {unknown!r} in {key}{nearest(unknown, known)}; known keys: " + (
-            ", ".join(known)
-        )
+        hint = nearest(unknown, known)
+        return f"unknown key {unknown!r} in {key}{hint} (known keys: {', '.join(known)})"
     sentence = error.schema.get("description", "").removesuffix(".")
     meant = f" ({sentence})" if sentence else ""
     if "propertyNames" in error.absolute_schema_path:
@@ -83,12 +86,13 @@ def describe(error: jsonschema.ValidationError) -> str:
             return f"key {missing!r} is missing in {key}"
         case "type":
             wanted = error.validator_value
-            wanted = wanted if isinstance(wanted, str) else " or ".join(wanted)
-            return f"{key} is {error.instance!r}, but must be of type {wanted}{meant}"
+            wanted = [wanted] if isinstance(wanted, str) else wanted
+            kinds = " or ".join(YAML_WORDS.get(kind, kind) for kind in wanted)
+            return f"{key} is {error.instance!r}, but must be of type {kinds}{meant}"
         case "enum":
             options = [str(option) for option in error.validator_value]
             hint = nearest(error.instance, options)
-            return f"{key} is {error.instance!r}{hint}; known: {', '.join(options)}"
+            return f"{key} is {error.instance!r}{hint} (known: {', '.join(options)})"
         case "pattern":
             return f"{key} is {error.instance!r}, which does not have the form asked for{meant}"
         case _:
@@ -150,12 +154,17 @@ def check_references(config: dict, name: str) -> None:
 def check_names(config: dict, name: str) -> None:
     """Rules and attentions must be known to their tables."""
     study = config["study"]
-    for key, parse in (("rules", length_rule), ("attentions", parse_attention)):
+    attentions = ("dot", "cos-matched")
+    for key, parse, known in (
+        ("rules", length_rule, LENGTH_RULES),
+        ("attentions", parse_attention, attentions),
+    ):
         for item in study[key]:
             try:
                 parse(item)
             except LongscaleError as error:
-                raise LongscaleError(f"{name}: study.{key}: {error}") from None
+                hint = nearest(item, known)
+                raise LongscaleError(f"{name}: study.{key}: {error}{hint}") from None
 
 
 def check_tasks(config: dict, name: str) -> None:

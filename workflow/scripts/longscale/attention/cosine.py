@@ -54,7 +54,7 @@ def parse_attention(name: str) -> Attention:
     if match is None or float(match["alpha"]) == 0:
         raise LongscaleError(
             f"attention: {name!r} is not known; use dot, cos<alpha> with a positive number in "
-            "plain decimals (cos16), cos-matched, or cos<alpha>-released."
+            "plain decimals (cos16), cos-matched, or cos<alpha>-released"
         )
     released = match["released"] is not None
     return Attention(name, cosine=True, alpha=float(match["alpha"]), released=released)

@@ -98,7 +98,7 @@ def length_rule(name: str) -> LengthRule:
     """The row of `LENGTH_RULES` with that name; `LongscaleError` naming the known ones if none."""
     if name not in LENGTH_RULES:
         raise LongscaleError(
-            f"rule: {name!r} is not a length rule; the known ones are {', '.join(LENGTH_RULES)}."
+            f"rule: {name!r} is not a length rule; the known ones are {', '.join(LENGTH_RULES)}"
         )
     return LENGTH_RULES[name]
 
