@@ -34,6 +34,7 @@ rule build_tables:
             category="AUROC",
             caption="../resources/captions/auroc_wide.rst",
         ),
+        released=results("tables/auroc_released.tsv"),
         page=report(
             results("tables/auroc.html"),
             category="AUROC",

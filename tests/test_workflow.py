@@ -211,6 +211,9 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
         )
     table = pd.read_csv(folder / "results/hub/tables/auroc.tsv", sep="\t", keep_default_na=False)
     assert set(table["model"]) == {"tiny-published"}
+    assert set(table["rule"]) == {"none"}
+    released = pd.read_csv(folder / "results/hub/tables/auroc_released.tsv", sep="\t")
+    assert set(released["rule"]) == {"infoscale-released"}
     run = "variant_effect_causal_eqtl/paired/tiny-published/256/cos-matched/seed1"
     config = json.loads((folder / f"results/hub/finetune/{run}/config.json").read_text())
     assert config["tissues"] == ["liver", "lung"]

@@ -1,7 +1,12 @@
 """Compare all arms: the AUROC table, long and wide."""
 
 from job import job
-from longscale.evaluation.compare import build_auroc_table, build_wide_table, write_table
+from longscale.evaluation.compare import (
+    build_auroc_table,
+    build_wide_table,
+    is_released_arm,
+    write_table,
+)
 from longscale.evaluation.scores import Cell
 from longscale.report.tables import write_html_table
 
@@ -15,6 +20,10 @@ with job(snakemake, echo=True) as report:
         seed=options["seed"],
         report=report,
     )
+    # Defects of the released code never stand in the main table.
+    released = is_released_arm(table)
+    write_table(table[released], snakemake.output.released)
+    table = table[~released]
     write_table(table, snakemake.output.auroc)
     write_table(build_wide_table(table), snakemake.output.wide)
     write_html_table(table, snakemake.output.page, title="AUROC, all arms and lengths")

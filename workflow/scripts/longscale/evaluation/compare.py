@@ -201,13 +201,15 @@ def build_wide_table(table: pd.DataFrame) -> pd.DataFrame:
     return sort_arms(wide.reset_index())
 
 
+def is_released_arm(table: pd.DataFrame) -> pd.Series:
+    """Whether the attention or the rule of each row is a defect of the released code."""
+    arm = table[["attention", "rule"]].apply(lambda names: names.str.endswith("-released"))
+    return arm.any(axis="columns")
+
+
 def is_released(table: pd.DataFrame) -> pd.Series:
-    """Whether each row of an AUROC table is an arm of the released code, defects included."""
-    return (
-        (table["protocol"] == "released")
-        | table["attention"].str.endswith("-released")
-        | table["rule"].str.endswith("-released")
-    )
+    """Whether each row of an AUROC table is of the released protocol or a released arm."""
+    return (table["protocol"] == "released") | is_released_arm(table)
 
 
 def sort_arms(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, MultipleLocator, NullLocator
 
-from longscale.evaluation.compare import ARM_FLAGS, is_released, sort_arms
+from longscale.evaluation.compare import ARM_FLAGS, is_released_arm, sort_arms
 from longscale.files import atomic_path
 
 # Okabe and Ito 2008, "Color universal design"; black is for `none`. Markers repeat the
@@ -58,7 +58,7 @@ def select_figures(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     Arms of the released code do not stand beside the others: attentions and rules that end in
     `-released` are left out, protocol `released` has figures of its own.
     """
-    shown = table[~is_released(table.assign(protocol=""))]
+    shown = table[~is_released_arm(table)]
     for names, rows in shown.groupby(["task", "protocol", "model"], sort=True):
         yield ".".join(names), sort_arms(rows)
 
