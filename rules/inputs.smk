@@ -36,6 +36,12 @@ def train_task(task):
     return config["tasks"][task]["train_task"] or task
 
 
+def trained_splits(wildcards):
+    """What the checkpoints of a task without training variants of its own have seen."""
+    other = config["tasks"][wildcards.task]["train_task"]
+    return results(f"splits/{other}/{wildcards.protocol}.parquet") if other else []
+
+
 def task_source(wildcards):
     """The file that a task's variants are read from."""
     task = config["tasks"][wildcards.task]

@@ -63,6 +63,7 @@ rule assign_splits:
         fai=results(f"genome/{GENOME['name']}.fa.fai"),
         aliases=results(f"genome/{GENOME['name']}.aliases.tsv"),
         variants=results("windows/{task}.parquet"),
+        trained=trained_splits,
     output:
         splits=results("splits/{task}/{protocol}.parquet"),
         summary=results("splits/{task}/{protocol}.json"),

@@ -302,7 +302,7 @@ def test_flags_of_the_training_are_passed_on(study):
     ]
     table = build(cells)
     assert row_of(table)["flags"] == "not_converged;non_finite_loss"
-    assert row_of(table, "cos16")["flags"] == ""
+    assert row_of(table, "cos16")["flags"] == "single_seed"
 
 
 def test_flags_of_the_task(study):
@@ -434,3 +434,19 @@ def test_written_table_reads_back(study, tmp_path):
     write_table(table.drop(columns="flags"), tmp_path / "auroc.tsv")
     with pytest.raises(LongscaleError, match="column 'flags'"):
         read_auroc_table(tmp_path / "auroc.tsv")
+
+
+def test_a_rule_is_also_compared_with_its_own_attention_without_one(study):
+    frame = variants()
+    cos = {"none": noisy(frame, 0.5, 5), "logn": noisy(frame, 3, 6)}
+    cells = [
+        study(frame, {"none": noisy(frame, 1, 1)}),
+        study(frame, cos, attention="cos16"),
+    ]
+    table = build(cells)
+    none, logn = row_of(table, "cos16"), row_of(table, "cos16", "logn")
+    assert (none["rule_verdict"], none["rule_delta"]) == ("baseline", 0)
+    assert logn["rule_delta"] == pytest.approx(logn["auroc"] - none["auroc"])
+    assert logn["rule_verdict"] == "better"
+    assert logn["rule_delta_lo"] < logn["rule_delta"] < logn["rule_delta_hi"]
+    assert row_of(table)["rule_verdict"] == "baseline"

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 
 from longscale.evaluation.compare import AUROC_COLUMNS, build_wide_table
-from longscale.report.tables import summarise, write_html_table
+from longscale.report.tables import SUMMARY_NOTE, summarise, write_html_table
 
 
 def auroc_row(**values):
@@ -125,10 +125,10 @@ def test_summary_names_the_best_sound_arm_per_length():
             auroc_row(task="omim", auroc=0.8, auroc_lo=math.nan, auroc_hi=math.nan),
         ]
     )
-    assert summarise(table).splitlines() == [
+    assert summarise(table).removesuffix(f"\n{SUMMARY_NOTE}").splitlines() == [
         "eqtl, paired protocol, small, trained at 1,000 bp:",
         "    1,000 bp: dot + none, AUROC 0.700 [0.650, 0.750], baseline",
-        "    8,000 bp: cos16 + infoscale, AUROC 0.800 [0.650, 0.750] of at most 0.900, "
+        "    8,000 bp: cos16 + infoscale, AUROC 0.800 [0.650, 0.750] (ceiling 0.900), "
         "better by 0.200 (few_blocks)",
         "   16,000 bp: no arm without a flag",
         "omim, paired protocol, small, trained at 1,000 bp:",

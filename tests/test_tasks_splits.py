@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from longscale.errors import LongscaleError
-from longscale.tasks.splits import _Windows, assign_splits
+from longscale.tasks.splits import _Windows, assign_splits, leave_out_overlaps
 
 WINDOW_BP = 1000
 
@@ -313,3 +313,19 @@ def test_one_class_cannot_be_split_the_released_way():
         assign_splits(
             variants, protocol="released", max_window_bp=WINDOW_BP, test_chromosomes=["b"]
         )
+
+
+def test_what_another_tasks_training_has_seen_leaves_the_test():
+    def table(split, *positions):
+        rows = {"contig": "chr1", "pos": positions, "ref": "A", "alt": "C", "split": split}
+        return pd.DataFrame({**rows, "label": 0})
+
+    trained = pd.concat([table("train", 1000), table("dev", 5000), table("test", 9000)])
+    test = table("test", 1000, 1099, 1100, 4901, 9000, 20_000)
+    kept, count = leave_out_overlaps(test, trained, 100)
+    # Windows of 100 bp overlap where their centres are less than 100 bp apart.
+    assert list(kept["split"]) == ["gap", "gap", "test", "gap", "test", "test"]
+    assert count == 3
+    assert list(test["split"]) == ["test"] * 6
+    with pytest.raises(LongscaleError, match="no variant is left to test"):
+        leave_out_overlaps(table("test", 1000, 1050), trained, 100)

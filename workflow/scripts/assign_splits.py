@@ -9,9 +9,9 @@ from job import job
 from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases
 from longscale.tasks.sources import test_chromosomes
-from longscale.tasks.splits import assign_splits
+from longscale.tasks.splits import assign_splits, leave_out_overlaps
 
-with job(snakemake) as report:
+with job(snakemake, echo=True) as report:
     task, options = snakemake.params.task, snakemake.params.options
     variants, summary = assign_splits(
         pd.read_parquet(snakemake.input.variants),
@@ -23,8 +23,17 @@ with job(snakemake) as report:
         dev_fraction=options["dev_fraction"],
         test_fraction=options["test_fraction"],
     )
+    if snakemake.input.trained:
+        trained = pd.read_parquet(snakemake.input.trained)
+        variants, overlapping = leave_out_overlaps(variants, trained, snakemake.params.longest_bp)
+        left = int((variants["split"] == "test").sum())
+        report(
+            f"{snakemake.wildcards.task}: {overlapping:,} variants lie where {task['train_task']}"
+            f" was trained and are left out of the test; {left:,} are left"
+        )
+        summary |= {"overlap_with_train_task": overlapping, "test": left}
     text = json.dumps(summary, indent=1)
-    report(text)
+    report(f"{snakemake.wildcards.task}, {snakemake.wildcards.protocol}: {summary['counts']}")
     with atomic_path(snakemake.output.summary) as part:
         Path(part).write_text(text + "\n")
     with atomic_path(snakemake.output.splits) as part:

@@ -132,6 +132,7 @@ def check_references(config: dict, name: str) -> None:
             raise LongscaleError(
                 f"{name}: tasks.{item}.train_task is {train_task!r},"
                 " which `tasks` does not describe"
+                f" (it has: {', '.join(config['tasks'])}){nearest(train_task, config['tasks'])}"
             )
         if train_task and config["tasks"][train_task]["train_task"]:
             raise LongscaleError(

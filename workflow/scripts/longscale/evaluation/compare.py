@@ -49,6 +49,7 @@ AUROC_COLUMNS = [
     *METRIC_COLUMNS,
     *("ceiling", "flags"),
     *("blocks", "redrawn"),
+    *("rule_delta", "rule_delta_lo", "rule_delta_hi", "rule_verdict"),
 ]
 
 # What the flags mean stands in one place, because the report prints it.
@@ -57,13 +58,18 @@ ARM_FLAGS = {
     "non_finite_score": "a seed gives a score that is not a finite number",
     "not_converged": "training of a seed did not converge",
     "non_finite_loss": "the training loss of a seed was not finite",
+    "not_learned": "the development loss of a seed never fell below that of a constant answer",
+}
+COMPARISON_FLAGS = {
+    "single_seed": "compared with another training on one seed each: the interval of the "
+    "difference does not hold what training varies by",
 }
 TASK_FLAGS = {
     "few_of_class": "fewer than 30 positives or negatives",
-    "few_blocks": "fewer than 20 genomic blocks: the interval is too narrow",
+    "few_blocks": "fewer than 20 genomic blocks: the interval is rough",
     "single_chromosome": "all variants lie on one chromosome",
 }
-FLAGS = ARM_FLAGS | TASK_FLAGS
+FLAGS = ARM_FLAGS | COMPARISON_FLAGS | TASK_FLAGS
 CONSTANT_STD = 1e-4  # log-odds; moves a probability by 2.5e-5 at most
 FEW_OF_CLASS = 30
 FEW_BLOCKS = 20
@@ -239,7 +245,7 @@ def read_auroc_table(path: str | Path) -> pd.DataFrame:
     missing = [name for name in AUROC_COLUMNS if name not in table.columns]
     if missing:
         raise LongscaleError(f"{path}: column {missing[0]!r} of the AUROC table is missing")
-    texts = {"task", "protocol", "model", "attention", "rule", "verdict", "flags"}
+    texts = {"task", "protocol", "model", "attention", "rule", "verdict", "rule_verdict", "flags"}
     numbers = [name for name in AUROC_COLUMNS if name not in texts]
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 
@@ -400,6 +406,9 @@ def _compare(
     """The columns of one row that depend on the arm."""
     own = runs[arm]
     flags = task_flags.union(*(run.flags for run in own.values()))
+    if len(own) == 1 and arm[0] != BASELINE[0]:
+        flags = flags | {"single_seed"}
+    by_rule = _difference(arm, (arm[0], BASELINE[1]), runs, seed_draws)
     low, high = _interval(own, None, seed_draws)
     means = {
         name: float(np.mean([run.metrics[name] for run in own.values()])) for name in METRIC_COLUMNS
@@ -409,17 +418,21 @@ def _compare(
         "auroc": float(np.mean([run.auroc for run in own.values()])),
         "auroc_lo": low,
         "auroc_hi": high,
-        **_difference(arm, runs, seed_draws),
+        **_difference(arm, BASELINE, runs, seed_draws),
+        **{f"rule_{name}": value for name, value in by_rule.items()},
         **means,
         "flags": ";".join(sorted(flags, key=_flag_order)),
     }
 
 
 def _difference(
-    arm: tuple[str, str], runs: dict[tuple[str, str], _Runs], seed_draws: _SeedDraws
+    arm: tuple[str, str],
+    against: tuple[str, str],
+    runs: dict[tuple[str, str], _Runs],
+    seed_draws: _SeedDraws,
 ) -> dict[str, Any]:
-    """`delta, delta_lo, delta_hi, verdict` of an arm against the baseline of its group."""
-    baseline = runs.get(BASELINE, {})
+    """`delta, delta_lo, delta_hi, verdict` of an arm against another arm of its group."""
+    baseline = runs.get(against, {})
     shared = sorted(runs[arm].keys() & baseline.keys())
     own = {seed: runs[arm][seed] for seed in shared}
     delta = low = high = math.nan
@@ -427,7 +440,7 @@ def _difference(
         delta = float(np.mean([own[seed].auroc - baseline[seed].auroc for seed in shared]))
         low, high = _interval(own, baseline, seed_draws)
     verdict = "better" if low > 0 else "worse" if high < 0 else "unresolved"
-    if arm == BASELINE:
+    if arm == against:
         verdict = "baseline"
     return {"delta": delta, "delta_lo": low, "delta_hi": high, "verdict": verdict}
 

@@ -60,6 +60,16 @@ class EncodedWindows:
         return ids, mask.astype(np.int64)
 
 
+def check_excluded(genome: Genome, exclude: tuple[str, ...]) -> None:
+    """Raise where a contig to leave out does not exist: nothing would be left out then."""
+    unknown = [name for name in exclude if name not in genome.lengths]
+    if unknown:
+        raise LongscaleError(
+            f"pretrain.exclude_contigs names {unknown[0]!r}, which the genome does not have;"
+            f" UCSC names are expected, such as {next(iter(genome.lengths))}"
+        )
+
+
 def draw_training_sequences(
     genome: Genome, rng: np.random.Generator, sample_bp: int, exclude: tuple[str, ...] = ()
 ) -> list[str]:
@@ -68,6 +78,7 @@ def draw_training_sequences(
     Contigs in `exclude` and those shorter than a stretch are left out. Raises LongscaleError where
     nothing remains.
     """
+    check_excluded(genome, exclude)
     lengths = {
         name: length
         for name, length in genome.lengths.items()

@@ -46,6 +46,12 @@ def write_html_table(table: pd.DataFrame, path: str | Path, *, title: str) -> No
         part.write_text(page, encoding="utf-8")
 
 
+SUMMARY_NOTE = (
+    "(the highest of all arms at each length, which is so in part by chance: read the verdicts,\n"
+    " against dot + none, and rule_verdict, against the same attention without a rule)"
+)
+
+
 def summarise(table: pd.DataFrame) -> str:
     """The best arm per task, protocol, model, training and evaluation length, one line each.
 
@@ -59,7 +65,7 @@ def summarise(table: pd.DataFrame) -> str:
         lines = [f"{task}, {protocol} protocol, {model}, trained at {train_bp:,} bp:"]
         lines += [_summary_line(rows) for _, rows in of_task.groupby("eval_bp", sort=True)]
         blocks.append("\n".join(lines))
-    return "\n".join(blocks)
+    return "\n".join([*blocks, SUMMARY_NOTE] if blocks else [])
 
 
 def _html_row(row: dict[str, Any]) -> str:
@@ -74,7 +80,7 @@ def _html_row(row: dict[str, Any]) -> str:
 
 def _text(value: Any) -> str:
     if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.3f}"
+        return "" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"  # never -0.000
     return str(value)
 
 
@@ -99,7 +105,7 @@ def _summary_line(rows: pd.DataFrame) -> str:
     if not math.isnan(best["auroc_lo"]):
         line += f" [{best['auroc_lo']:.3f}, {best['auroc_hi']:.3f}]"
     if not math.isnan(best["ceiling"]):
-        line += f" of at most {best['ceiling']:.3f}"
+        line += f" (ceiling {best['ceiling']:.3f})"
     line += f", {best['verdict']}"
     if best["verdict"] in ("better", "worse"):
         line += f" by {abs(best['delta']):.3f}"

@@ -97,6 +97,30 @@ def assign_splits(
     return result, _summary(result, protocol, test_from, dev_from)
 
 
+def leave_out_overlaps(
+    variants: pd.DataFrame, trained: pd.DataFrame, max_window_bp: int
+) -> tuple[pd.DataFrame, int]:
+    """Take from the test what a checkpoint of another task has seen, or nearly.
+
+    `trained` is the other task's table of splits. A test row whose window of `max_window_bp`
+    overlaps that of a train or dev row of `trained` becomes `gap`. Returns a copy of `variants` and
+    the number of such rows; raises LongscaleError where no test row is left.
+    """
+    columns = ["contig", "pos", "ref", "alt", "split"]
+    seen = trained.loc[trained["split"].isin(["train", "dev"]), columns]
+    both = pd.concat([variants[columns], seen], ignore_index=True)
+    is_seen = np.arange(len(both)) >= len(variants)
+    windows = _Windows(both["contig"], *window_span(both, max_window_bp))
+    overlaps = windows.overlap(is_seen)[: len(variants)] & (variants["split"] == "test").to_numpy()
+    result = variants.assign(split=variants["split"].mask(overlaps, GAP))
+    if not (result["split"] == "test").any():
+        raise LongscaleError(
+            "no variant is left to test: every one lies within "
+            f"{max_window_bp:,} bp of a variant that the train_task's checkpoints were trained on"
+        )
+    return result, int(overlaps.sum())
+
+
 class _Windows:
     """Windows of all rows, asked which of them overlap those of some rows."""
 

@@ -22,6 +22,8 @@ from longscale.training.protocols import PROTOCOLS, Examples, Protocol
 MATCH_ROWS = 512
 MATCH_BATCH = 64
 
+NOT_LEARNED = "not_learned"
+
 # An epoch can take hours; the log says where a run stands more often than that.
 MOST_STEPS_UNLOGGED = 50
 
@@ -116,10 +118,22 @@ def finetune(
         patience=options["patience"],
         report=report,
     )
+    if not has_learned(outcome["history"], float(sets["dev"].labels.mean())):
+        outcome["flags"].append(NOT_LEARNED)
     outcome |= {"n_train": model.config.n_train, "seed": seed, **provenance}
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         write_outcome(outcome, part / "training.json")
+
+
+def has_learned(history: list[dict], positives: float) -> bool:
+    """Whether the lowest development loss is at least 1% below that of the best constant answer.
+
+    `positives`: share of label 1 in the development set; its entropy is that answer's loss.
+    """
+    constant = -positives * np.log(positives) - (1 - positives) * np.log(1 - positives)
+    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
+    return bool(losses and min(losses) < 0.99 * constant)
 
 
 def finetune_arguments(options: dict, examples: int, seed: int) -> dict:

@@ -37,11 +37,7 @@ class GenomeWindows:
     def __init__(
         self, genome: Genome, window_bp: int, seed: int, exclude: tuple[str, ...] = ()
     ) -> None:
-        unknown = [name for name in exclude if name not in genome.lengths]
-        if unknown:
-            raise LongscaleError(
-                f"pretrain.exclude_contigs names {unknown[0]!r}, which the genome does not have"
-            )
+        check_excluded(genome, exclude)
         self.genome, self.window_bp, self.seed = genome, window_bp, seed
         lengths = {n: s for n, s in genome.lengths.items() if n not in exclude and s >= window_bp}
         if not lengths:

@@ -73,8 +73,8 @@ def require_windows(genome: Genome, variants: pd.DataFrame, window_bp: int) -> N
         first = variants[outside].iloc[0]
         raise LongscaleError(
             f"{first.contig}:{first.pos} {first.ref}>{first.alt} has no window of {window_bp:,} bp "
-            f"inside its contig (nor have {int(outside.sum()) - 1} others): a length beyond those "
-            "of the study must be added to study.eval_bp, which leaves such variants out everywhere"
+            f"inside its contig ({int(outside.sum()):,} such variants): a length beyond those of "
+            "the study must be added to study.eval_bp, which leaves such variants out everywhere"
         )
 
 
