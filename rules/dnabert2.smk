@@ -87,6 +87,23 @@ rule finetune:
         "../workflow/scripts/finetune.py"
 
 
+rule export_scores:
+    input:
+        scores=results(f"scores/{RUN}/{{eval_bp}}.parquet"),
+        variants=results("variants/{task}.parquet"),
+    output:
+        results(f"scores/{RUN}/{{eval_bp}}.tsv"),
+    log:
+        logs(f"export_scores/{RUN}/{{eval_bp}}"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(10),
+    script:
+        "../workflow/scripts/export_scores.py"
+
+
 rule score_variants:
     input:
         **genome_files(),

@@ -148,10 +148,16 @@ def test_a_target_that_no_config_lists_can_be_asked_for_by_its_path(finished):
     folder, _ = finished
     target = SCORE.replace("paired", "released").replace("/256.parquet", "/400.parquet")
     export = "results/test/windows/sim_near/100/test.csv"
-    ran = rules_run(snakemake(folder, target, export))
-    assert sorted(ran) == ["assign_splits", "export_windows", "finetune", "score_variants"]
+    text = target.replace(".parquet", ".tsv")
+    ran = rules_run(snakemake(folder, target, export, text))
+    expected = ["assign_splits", "export_scores", "export_windows", "finetune", "score_variants"]
+    assert sorted(ran) == expected
     scores, _ = read_scores(folder / target)
     assert scores["none"].nunique() > 1
+    lines = pd.read_csv(folder / text, sep="\t").set_index("line")["none"]
+    accepted = pd.read_parquet(folder / "results/test/variants/sim_near.parquet")
+    by_line = accepted.merge(scores, on=["contig", "pos", "ref", "alt"]).set_index("line")["none"]
+    assert np.allclose(lines, by_line.loc[lines.index], rtol=1e-4)
     windows = pd.read_csv(folder / export)
     assert list(windows.columns) == ["sequence", "label"]
     assert (windows["sequence"].str.len() == 100).all()
@@ -221,7 +227,9 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
         [sys.executable, "-m", "snakemake", "--list-rules", "--quiet", "all"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
-    ran = set(rules_run(first_output)) | set(rules_run(output)) | {"export_windows"}
+    ran = (
+        set(rules_run(first_output)) | set(rules_run(output)) | {"export_windows", "export_scores"}
+    )
     assert set(listed) - ran == set()
 
 
@@ -251,11 +259,14 @@ def test_real_variants_on_real_sequence(shared, tmp_path):
 
 def test_the_example_vcf_fits_the_simulated_genome(tmp_path):
     target = "results/own_variants/variants/my_variants.rejected.tsv"
-    snakemake(tmp_path, target, configs=("config/own_variants.yaml",))
+    splits = "results/own_variants/splits/my_variants/paired.json"
+    snakemake(tmp_path, target, splits, configs=("config/own_variants.yaml",))
     rejected = pd.read_csv(tmp_path / target, sep="\t")
     counts = json.loads((tmp_path / target.replace("rejected.tsv", "summary.json")).read_text())
     assert list(rejected["reason"]) == ["symbolic_allele", "unknown_contig"]
     assert counts["accepted"] == 253
+    summary = json.loads((tmp_path / splits).read_text())
+    assert (summary["test"], summary["overlap_with_train_task"]) == (253, 0)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from job import job
 from longscale.evaluation.compare import (
+    AUROC_COLUMNS,
     build_auroc_table,
     build_wide_table,
     is_released_arm,
@@ -26,4 +27,7 @@ with job(snakemake, echo=True) as report:
     table = table[~released]
     write_table(table, snakemake.output.auroc)
     write_table(build_wide_table(table), snakemake.output.wide)
-    write_html_table(table, snakemake.output.page, title="AUROC, all arms and lengths")
+    # What should be read before the AUROC stands before it in the page.
+    first = [*AUROC_COLUMNS[: AUROC_COLUMNS.index("seeds")], "flags", "verdict", "rule_verdict"]
+    page = table[[*first, *(name for name in table.columns if name not in first)]]
+    write_html_table(page, snakemake.output.page, title="AUROC, all arms and lengths")

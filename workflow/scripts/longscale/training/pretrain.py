@@ -19,6 +19,7 @@ from longscale.models.tokenizer import (
     SEP,
     UNK,
     EncodedWindows,
+    check_excluded,
     encode_windows,
 )
 from longscale.training.loop import NON_FINITE_LOSS, train, write_outcome

@@ -107,7 +107,8 @@ def _missing_column(path: Path, key: str, name: str, present: Sequence[str], wha
     near = difflib.get_close_matches(name.casefold(), folded, n=3)
     hint = ", ".join(f"'{folded[other]}'" for other in near) or ", ".join(present[:20]) or "none"
     kind = "nearest" if near else "present"
-    return f"{path}: the {what} '{name}' (for {key}) is missing; {kind}: {hint}"
+    wanted = "; variants without a label cannot be evaluated" if key == "label" else ""
+    return f"{path}: the {what} '{name}' (for {key}) is missing; {kind}: {hint}{wanted}"
 
 
 def _column_indices(
