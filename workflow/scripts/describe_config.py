@@ -16,7 +16,7 @@ HEAD = """# Configuration
 | --- | --- |
 | `config.yaml` | the default: an embedded demonstration, no network, minutes |
 | `grch38.yaml` | the full study: GRCh38, DNABERT-2-117M, causal eQTL, ClinVar, OMIM |
-| `chrm.yaml` | real ClinVar variants on the human mitochondrion, needs the files of docs/real-data.md |
+| `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
 | `own_variants.yaml` | an example for a variant file of your own, on the demo's genome |
 | `test.yaml` | the smallest run that touches every rule; used by the tests |
 
