@@ -75,6 +75,8 @@ rule finetune:
         checkpoint_files(results(f"finetune/{RUN}")),
     log:
         logs(f"finetune/{RUN}"),
+    # Before any scoring: what hangs on it is long, and cores would idle at the end.
+    priority: 10
     conda:
         CONDA_ENV
     threads: config["finetune"]["threads"]
