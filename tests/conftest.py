@@ -41,7 +41,8 @@ def tool():
     def find(name: str) -> str:
         path = shutil.which(name)
         if path is None:
-            skip(f"{name} is not installed (Debian: apt-get install {name})")
+            package = {"bgzip": "tabix"}.get(name, name)
+            skip(f"{name} is not installed (Debian: apt-get install {package})")
         return path
 
     return find
