@@ -9,7 +9,7 @@ from job import job
 from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases
 from longscale.tasks.sources import test_chromosomes
-from longscale.tasks.splits import assign_splits, leave_out_overlaps
+from longscale.tasks.splits import assign_splits, leave_out_overlaps, summarise_splits
 
 with job(snakemake, echo=True) as report:
     task, options = snakemake.params.task, snakemake.params.options
@@ -31,6 +31,9 @@ with job(snakemake, echo=True) as report:
             f"{snakemake.wildcards.task}: {overlapping:,} variants lie where {task['train_task']}"
             f" was trained and are left out of the test; {left:,} are left"
         )
+        origin = {key: summary[key] for key in ("protocol", "test_from", "dev_from")}
+        # Counts and spans of what is left, not of what was there before.
+        summary = summarise_splits(variants, **origin)
         summary |= {"overlap_with_train_task": overlapping, "test": left}
     text = json.dumps(summary, indent=1)
     report(f"{snakemake.wildcards.task}, {snakemake.wildcards.protocol}: {summary['counts']}")

@@ -94,7 +94,7 @@ def assign_splits(
         split[is_dev] = "dev"
         _check_classes(variants["label"].to_numpy(), split)
     result = variants.assign(split=pd.array(split, dtype="str"))
-    return result, _summary(result, protocol, test_from, dev_from)
+    return result, summarise_splits(result, protocol, test_from, dev_from)
 
 
 def leave_out_overlaps(
@@ -289,9 +289,10 @@ def _check_classes(labels: np.ndarray, split: np.ndarray) -> None:
                 )
 
 
-def _summary(
+def summarise_splits(
     variants: pd.DataFrame, protocol: str, test_from: str, dev_from: str
 ) -> dict[str, Any]:
+    """The summary of `assign_splits` for a table of final splits."""
     counts = {
         name: {str(label): int((rows == label).sum()) for label in (0, 1)}
         for name, rows in variants.groupby("split")["label"]
