@@ -10,11 +10,26 @@ if not workflow.config_settings.configfiles:
 
 
 include: "rules/common.smk"
-include: "rules/inputs.smk"
-include: "rules/genome.smk"
-include: "rules/tasks.smk"
-include: "rules/dnabert2.smk"
-include: "rules/report.smk"
+include: "rules/models.smk"
+
+
+if GENOME:
+
+    include: "rules/inputs.smk"
+    include: "rules/genome.smk"
+
+
+if STUDY:
+
+    include: "rules/tasks.smk"
+    include: "rules/dnabert2.smk"
+    include: "rules/report.smk"
+
+
+if MLM:
+
+    include: "rules/mlm_inputs.smk"
+    include: "rules/mlm.smk"
 
 
 rule all:

@@ -11,6 +11,7 @@ from longscale.config import check_config, check_recipe, locate_files, read_sche
 from longscale.errors import LongscaleError
 
 CONDA_ENV = "../envs/longscale.yaml"
+CHECKPOINT_FILES = ["config.json", "model.safetensors", "training.json"]
 
 try:
     files = workflow.config_settings.configfiles
@@ -22,25 +23,30 @@ try:
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 
-STUDY, GENOME = config["study"], config["genome"]
-LONGEST_BP = max(STUDY["train_bp"] + STUDY["eval_bp"])
+# Each may be absent: a run has the variant branch, the masked-LM branch, or both.
+STUDY, GENOME, MLM = config["study"], config["genome"], config["mlm"]
 
 
 def one_of(names):
-    """Regular expression that matches exactly the given names."""
-    return "|".join(map(re.escape, names))
+    """Regular expression that matches exactly the given names (none: nothing)."""
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    genome=re.escape(GENOME["name"]),
+    genome=one_of([GENOME["name"]] if GENOME else []),
     task=one_of(config["tasks"]),
+    corpus=one_of(config["corpora"]),
     model=one_of(config["models"]),
     protocol="paired|released",
     attention=r"dot|cos-matched|cos[0-9]+(\.[0-9]+)?(-released)?",
+    scheme="[a-z-]+",
     seed="[0-9]+",
+    train_length="[0-9]+",
+    length="[0-9]+",
     train_bp="[0-9]+",
     eval_bp="[0-9]+",
     window_bp="[0-9]+",
+    mlm_protocol="fixed-target|selection|released",
     split="train|dev|test",
 
 
@@ -54,42 +60,16 @@ def logs(path):
     return f"{config['results']}/logs/{path}.log"
 
 
+def checkpoint_files(folder, names=CHECKPOINT_FILES):
+    """The files that make a checkpoint."""
+    return [f"{folder}/{name}" for name in names]
+
+
 def more_each_attempt(amount):
     """A resource that grows with every retry."""
     return lambda wildcards, attempt: int(amount * attempt)
 
 
-def score_files():
-    """Every score file of the study."""
-    return expand(
-        results(
-            "scores/{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}/{eval_bp}.parquet"
-        ),
-        task=STUDY["tasks"],
-        protocol=STUDY["protocols"],
-        model=STUDY["models"],
-        train_bp=STUDY["train_bp"],
-        attention=STUDY["attentions"],
-        seed=STUDY["seeds"],
-        eval_bp=STUDY["eval_bp"],
-    )
-
-
 def final_targets():
     """What a plain `snakemake` makes."""
-    per_task = expand(
-        [
-            results("windows/{task}.dropped.tsv"),
-            results("variants/{task}.rejected.tsv"),
-        ],
-        task=STUDY["tasks"],
-    )
-    return [
-        results("tables/auroc.tsv"),
-        results("tables/auroc_wide.tsv"),
-        results("tables/auroc.html"),
-        results("figures/auroc"),
-        *per_task,
-        # Named here although the table needs them anyway: a score file that is deleted comes back.
-        *score_files(),
-    ]
+    return (auroc_targets() if STUDY else []) + (mlm_targets() if MLM else [])

@@ -1,23 +1,4 @@
-# Tokenizer, pretraining (where there is no published checkpoint), fine-tuning, scoring.
-rule fetch_checkpoint:
-    output:
-        checkpoint_files(
-            results("checkpoints/{model}"),
-            ["config.json", "model.safetensors", "tokenizer.json"],
-        ),
-    log:
-        logs("fetch_checkpoint/{model}"),
-    conda:
-        CONDA_ENV
-    resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
-    params:
-        model=lambda wildcards: config["models"][wildcards.model],
-    script:
-        "../workflow/scripts/fetch_checkpoint.py"
-
-
+# DNABERT-2: tokenizer, pretraining (without a published checkpoint), fine-tuning, scoring.
 rule build_tokenizer:
     input:
         **genome_files(),
@@ -89,6 +70,31 @@ rule finetune:
         "../workflow/scripts/finetune.py"
 
 
+rule measure_entropy:
+    input:
+        **genome_files(),
+        variants=results("splits/{task}/{protocol}.parquet"),
+        tokenizer=tokenizer_file,
+        model=checkpoint_files(results(f"finetune/{RUN}")),
+    output:
+        results(f"finetune/{RUN}/entropy_matched.json"),
+    log:
+        logs(f"measure_entropy/{RUN}"),
+    priority: 5
+    conda:
+        CONDA_ENV
+    threads: config["score"]["threads"]
+    resources:
+        mem_mb=more_each_attempt(8000),
+        runtime=more_each_attempt(120),
+    params:
+        train_bp=lambda wildcards: int(wildcards.train_bp),
+        eval_bp=STUDY["eval_bp"],
+        threads=config["score"]["threads"],
+    script:
+        "../workflow/scripts/measure_entropy.py"
+
+
 rule export_scores:
     input:
         scores=results(f"scores/{RUN}/{{eval_bp}}.parquet"),
@@ -113,6 +119,7 @@ rule score_variants:
         variants=results("splits/{task}/{protocol}.parquet"),
         tokenizer=tokenizer_file,
         model=scoring_model,
+        measured=measured_multipliers,
     output:
         results(f"scores/{RUN}/{{eval_bp}}.parquet"),
     log:

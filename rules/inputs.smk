@@ -1,9 +1,12 @@
-# What the rules read: names of files as functions of the configuration and of wildcards.
+# What the rules of the variant branch read: names of files as functions of the configuration and of
+# wildcards.
+from longscale.attention.rules import LENGTH_RULES
+
+LONGEST_BP = max(STUDY["train_bp"] + STUDY["eval_bp"]) if STUDY else 0
 ACCESSION = "GCA_900000001.1_LongscaleSim1"
 SIMULATED = results(f"simulated/{GENOME['name']}")
 SIMULATED_TASKS = [name for name, task in config["tasks"].items() if task["source"] == "simulated"]
-TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS]
-CHECKPOINT_FILES = ["config.json", "model.safetensors", "training.json"]
+TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS] if STUDY else []
 RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 
 
@@ -52,11 +55,6 @@ def task_source(wildcards):
     }[task["source"]]
 
 
-def checkpoint_files(folder, names=CHECKPOINT_FILES):
-    """The files that make a checkpoint."""
-    return [f"{folder}/{name}" for name in names]
-
-
 def pretrained_attention(attention):
     """The attention of the pretraining that a fine-tuning starts from.
 
@@ -83,3 +81,45 @@ def scoring_model(wildcards):
     """The fine-tuned weights that score a task (another task's, where it has no training rows)."""
     run = RUN.format(**{**wildcards, "task": train_task(wildcards.task)})
     return checkpoint_files(results(f"finetune/{run}"))
+
+
+def measured_multipliers(wildcards):
+    """The measured multipliers of that run, where a rule of the study needs them."""
+    if not any(LENGTH_RULES[name].measured for name in STUDY["rules"]):
+        return []
+    run = RUN.format(**{**wildcards, "task": train_task(wildcards.task)})
+    return results(f"finetune/{run}/entropy_matched.json")
+
+
+def score_files():
+    """Every score file of the study."""
+    return expand(
+        results(f"scores/{RUN}/{{eval_bp}}.parquet"),
+        task=STUDY["tasks"],
+        protocol=STUDY["protocols"],
+        model=STUDY["models"],
+        train_bp=STUDY["train_bp"],
+        attention=STUDY["attentions"],
+        seed=STUDY["seeds"],
+        eval_bp=STUDY["eval_bp"],
+    )
+
+
+def auroc_targets():
+    """What the variant branch makes."""
+    per_task = expand(
+        [
+            results("windows/{task}.dropped.tsv"),
+            results("variants/{task}.rejected.tsv"),
+        ],
+        task=STUDY["tasks"],
+    )
+    return [
+        results("tables/auroc.tsv"),
+        results("tables/auroc_wide.tsv"),
+        results("tables/auroc.html"),
+        results("figures/auroc"),
+        *per_task,
+        # Named here although the table needs them anyway: a score file that is deleted comes back.
+        *score_files(),
+    ]

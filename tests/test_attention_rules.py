@@ -9,11 +9,18 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import gammaln, ive
 
-from longscale.attention.rules import LENGTH_RULES, check_n_train, length_multiplier, length_rule
+from longscale.attention.rules import (
+    LENGTH_RULES,
+    check_measured,
+    check_n_train,
+    length_multiplier,
+    length_rule,
+)
 from longscale.errors import LongscaleError
 
 LENGTHS = [128, 256, 512, 1024, 2048, 4096]
-OWN_RULES = [name for name, rule in LENGTH_RULES.items() if not rule.released]
+FORMULAS = [name for name, rule in LENGTH_RULES.items() if not rule.measured]
+OWN_RULES = [name for name in FORMULAS if not LENGTH_RULES[name].released]
 
 lengths = st.floats(min_value=1, max_value=1e6)
 train_lengths = st.integers(min_value=2, max_value=10_000)
@@ -109,7 +116,7 @@ def test_critscale_is_the_ratio_of_critical_scales(n, d):
 
 def test_many_lengths_at_once_equal_one_at_a_time():
     n = torch.tensor([[1.0, 63.0], [64.0, 5000.0]])
-    for rule in LENGTH_RULES:
+    for rule in FORMULAS:
         together = length_multiplier(rule, n, 64, 16)
         assert together.dtype == torch.float64
         for one, several in zip(n.flatten(), together.flatten(), strict=True):
@@ -129,3 +136,14 @@ def test_a_rule_without_a_training_length_is_refused(n_train):
         length_multiplier("logn", 10, n_train, 64)
     check_n_train("none", n_train)
     check_n_train("infoscale-released", n_train)
+
+
+def test_a_measured_rule_has_no_formula_and_a_formula_no_measurement():
+    with pytest.raises(LongscaleError, match="'entropy-matched' is measured, it has no formula"):
+        length_multiplier("entropy-matched", 128, 64, 16)
+    with pytest.raises(LongscaleError, match="'entropy-matched' has no formula; give the multip"):
+        check_measured("entropy-matched", None)
+    with pytest.raises(LongscaleError, match="'logn' has a formula; it takes no measured"):
+        check_measured("logn", torch.ones(2, 1))
+    check_measured("entropy-matched", torch.ones(2, 1))
+    check_measured("logn", None)

@@ -28,6 +28,20 @@ SMALL = {
     "models": {"tiny": {}},
     "study": {"tasks": ["sim_near"], "models": ["tiny"], "train_bp": [256], "eval_bp": [512]},
 }
+# Both branches, every section.
+WHOLE = SMALL | {
+    "models": {"tiny": {}, "gau": {"architecture": "gau-alpha"}},
+    "corpora": {"docs": {"source": "cpython-docs"}},
+    "mlm": {
+        "corpora": ["docs"],
+        "models": ["gau"],
+        "train_length": 64,
+        "lengths": [64, 128],
+        "trainings": [{"attentions": ["dot"]}],
+        "arms": [{"schemes": ["rope"]}],
+    },
+}
+FREE = ("genome.simulate", "models.<name>.architecture")  # given above
 
 
 def keys_of(schema, path=""):
@@ -124,7 +138,7 @@ def test_the_shipped_configurations_are_found():
 
 
 def test_defaults_are_filled_at_every_depth():
-    config = check_config(SMALL, SCHEMA, "own.yaml")
+    config = check_config(WHOLE, SCHEMA, "own.yaml")
 
     def value_at(place, parts):
         head, *rest = parts
@@ -134,8 +148,15 @@ def test_defaults_are_filled_at_every_depth():
         ]
 
     for path, (schema, required) in KEYS.items():
-        if schema.get("type") != "object" and not required and path != "genome.simulate":
-            assert value_at(config, path.split(".")) == [schema["default"]], path
+        if "object" not in schema.get("type", "") and not required and path not in FREE:
+            found = value_at(config, path.split("."))
+            assert found
+            assert all(value == schema["default"] for value in found), path
+    assert config["mlm"]["trainings"][0] == {
+        "attentions": ["dot"],
+        "schemes": ["rope"],
+        "seeds": [1],
+    }
 
 
 def test_given_values_stay_and_nothing_is_shared():
@@ -177,11 +198,12 @@ def test_fill_defaults_leaves_what_it_does_not_know():
         ("study.protocols", ["pared"], "study.protocols.0 is 'pared'; did you mean 'paired'?"),
         ("finetune.precision", "q", "finetune.precision is 'q' (known: auto, fp32, bf16, fp16)"),
         ("genome.name", "a/b", "genome.name is 'a/b', which does not have the form asked for"),
-        ("genome", None, "key 'genome' is missing in the top level"),
+        ("genome", None, "key 'genome' is missing (`study` needs one)"),
+        ("study", None, "there is neither `study` nor `mlm`; one of the two branches must be"),
         ("genome.name", None, "key 'name' is missing in genome"),
         ("study.eval_bp", None, "key 'eval_bp' is missing in study"),
         ("tasks.sim_near", {}, "key 'source' is missing in tasks.sim_near"),
-        ("tasks", {}, "tasks: {} should be non-empty"),
+        ("tasks", {}, "study.tasks names 'sim_near', which `tasks` does not describe"),
         ("tasks.sim_near", [], "tasks.sim_near is [], but must be of type mapping"),
         ("models", {"a b": {}}, "'a b' in models is not a name that can be used (A name in"),
         ("models", {1: {}}, "1 in models is not a name that can be used"),
@@ -211,7 +233,7 @@ def test_all_mistakes_are_told_at_once():
         ("study.models", ["large"], "study.models names 'large', which `models` does not describe"),
         ("study.rules", ["infoscal"], "study.rules: rule: 'infoscal' is not a length rule; the"),
         ("study.attentions", ["cos016"], "study.attentions: attention: 'cos016' is not known"),
-        ("tasks.sim_near.train_task", "far", "tasks.sim_near.train_task is 'far', which"),
+        ("tasks.sim_near.train_task", "far", "tasks.sim_near.train_task names 'far', which"),
         ("tasks.own", {"source": "file"}, "tasks.own.path is missing"),
         ("tasks.clinvar", {"source": "lrb"}, "tasks.clinvar has source lrb, but the benchmark"),
         (
@@ -241,7 +263,7 @@ def test_the_benchmark_knows_whose_checkpoints_score_a_task():
     omim, clinvar = "variant_effect_pathogenic_omim", "variant_effect_pathogenic_clinvar"
     config = changed(f"tasks.{omim}", {"source": "lrb"})
     config["study"]["tasks"] = [omim]
-    assert f"tasks.{omim}.train_task is '{clinvar}', which" in complaint(config)
+    assert f"tasks.{omim}.train_task names '{clinvar}', which" in complaint(config)
     config["tasks"][clinvar] = {"source": "lrb"}
     filled = check_config(config, SCHEMA, "own.yaml")
     assert filled["tasks"][omim]["train_task"] == clinvar
@@ -309,3 +331,59 @@ def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
         check_recipe(config, "mine.yaml")
     del tasks["neer"]
     check_recipe(config, "mine.yaml")
+
+
+# --- the masked-LM branch ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("mlm.corpora", ["doc"], "mlm.corpora names 'doc', which `corpora` does not describe (it"),
+        ("mlm.corpora", ["doc"], "did you mean 'docs'?"),
+        ("mlm.models", ["tiny"], "mlm.models names 'tiny', whose architecture is dnabert2, but"),
+        ("study.models", ["gau"], "study.models names 'gau', whose architecture is gau-alpha, but"),
+        ("mlm.lengths", [32, 64], "mlm.lengths has 32, which is below mlm.train_length (64)"),
+        ("mlm.trainings", [{"attentions": ["cosine"]}], "mlm.trainings.0.attentions: attention:"),
+        (
+            "mlm.trainings",
+            [{"attentions": ["dot"], "schemes": ["yarn"]}],
+            "mlm.trainings.0.schemes has 'yarn', which needs no training: put it into mlm.arms",
+        ),
+        ("mlm.arms", [{"schemes": ["rop"]}], "mlm.arms.0.schemes: scheme: 'rop' is not a position"),
+        ("mlm.arms", [{"schemes": ["rop"]}], "did you mean 'rope'?"),
+        ("mlm.arms", [{"schemes": ["rope"], "rules": ["lnn"]}], "mlm.arms.0.rules: rule: 'lnn' is"),
+        ("mlm.arms", [{"schemes": ["rope"], "lengths": [96]}], "lengths has 96, which mlm.lengths"),
+        (
+            "mlm.arms",
+            [{"schemes": ["rope"], "attentions": ["cos8"]}],
+            "mlm.arms.0.attentions has 'cos8', which mlm.trainings does not train (it has: dot)",
+        ),
+        (
+            "mlm.arms",
+            [{"schemess": ["rope"]}],
+            "unknown key 'schemess' in mlm.arms.0; did you mean",
+        ),
+        ("mlm.train", {"steps": 0}, "mlm.train.steps is 0, but models.gau has no checkpoint to"),
+        ("corpora.docs.source", "cpython", "corpora.docs.source is 'cpython'; did you mean 'cpyth"),
+        ("corpora.docs.source", "file", "corpora.docs.path is missing (source: file needs the tex"),
+        ("corpora.docs.source", "genome", "corpora.docs.document_bp is missing (source: genome"),
+        ("corpora.docs.tokens", "bpe", "corpora.docs.tokens is bpe, which is the genome's: use"),
+    ],
+)
+def test_a_mistake_in_the_masked_lm_branch(path, value, sentence):
+    config = copy.deepcopy(WHOLE)
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place[key]
+    place[last] = value
+    assert sentence in complaint(config)
+
+
+def test_each_branch_runs_without_the_other():
+    config = {key: WHOLE[key] for key in ("models", "corpora", "mlm")}
+    filled = check_config(config, SCHEMA, "own.yaml")
+    assert filled["study"] is None
+    assert filled["genome"] is None
+    assert check_config(SMALL, SCHEMA, "own.yaml")["mlm"] is None

@@ -60,9 +60,11 @@ def study(tmp_path):
         seed=1,
         eval_bp=1000,
         flags=(),
+        rule_flags=None,
     ):
         path = tmp_path / f"{task}/{protocol}/m/1000/{attention}/seed{seed}/{eval_bp}.parquet"
-        write_scores(frame.assign(**rules), path, {"flags": list(flags)})
+        provenance = {"flags": list(flags)} | ({"rule_flags": rule_flags} if rule_flags else {})
+        write_scores(frame.assign(**rules), path, provenance)
         return Cell.from_path(path)
 
     return write
@@ -303,6 +305,22 @@ def test_flags_of_the_training_are_passed_on(study):
     table = build(cells)
     assert row_of(table)["flags"] == "not_converged;non_finite_loss"
     assert row_of(table, "cos16")["flags"] == "single_seed"
+
+
+def test_flags_of_a_rule_stand_on_its_rows_alone(study):
+    """Equal scores too: multipliers that all are 1 may still miss their target."""
+    frame = variants()
+    scores = noisy(frame, 1, 1)
+    rules = {"none": scores, "entropy-matched": scores}
+    cells = [
+        study(frame, rules, rule_flags={"entropy-matched": ["unmatched"]}),
+        study(frame, rules, seed=2),
+        study(frame, rules, eval_bp=2000, rule_flags={"entropy-matched": []}),
+    ]
+    table = build(cells)
+    assert row_of(table, rule="none", eval_bp=1000)["flags"] == ""
+    assert row_of(table, rule="entropy-matched", eval_bp=1000)["flags"] == "unmatched"
+    assert row_of(table, rule="entropy-matched", eval_bp=2000)["flags"] == ""
 
 
 def test_flags_of_the_task(study):

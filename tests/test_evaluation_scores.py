@@ -72,6 +72,12 @@ def test_a_bad_frame_is_refused_and_nothing_is_written(tmp_path, change, words):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("of_rules", [[], {"logn": "unmatched"}, {"logn": [1]}])
+def test_flags_of_a_rule_must_be_a_list_of_strings(tmp_path, of_rules):
+    with pytest.raises(LongscaleError, match="'rule_flags' must map a rule to a list of strings"):
+        write_scores(example_frame(), tmp_path / "a.parquet", {"flags": [], "rule_flags": of_rules})
+
+
 @pytest.mark.parametrize("provenance", [{}, {"flags": "not_converged"}, {"flags": [1]}])
 def test_flags_must_be_a_list_of_strings(tmp_path, provenance):
     with pytest.raises(LongscaleError, match="'flags' must be a list of strings"):

@@ -20,6 +20,7 @@ WINDOW_BP = 96
 RULES = list(LENGTH_RULES)
 CLAMPED = [name for name, rule in LENGTH_RULES.items() if not rule.released]
 TISSUES = ["a", "b"]
+MEASURED = torch.tensor([[1.7, 0.8]])  # layers, heads
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +59,13 @@ def model_of(tokenizer, protocol="paired", n_train=20, attention="dot"):
     return model
 
 
-def scored(model, tokenizer, genome, variants, rules=RULES, protocol="paired", batch_tokens=500):
+def scored(
+    model, tokenizer, genome, variants, rules=RULES, protocol="paired", batch_tokens=500,
+    measured=MEASURED,
+):  # fmt: skip
     return score_variants(
         model, tokenizer, genome, variants, WINDOW_BP, rules,
-        protocol=protocol, batch_tokens=batch_tokens, report=quiet,
+        protocol=protocol, batch_tokens=batch_tokens, measured=measured, report=quiet,
     )  # fmt: skip
 
 
@@ -101,7 +105,7 @@ def slow_score(model, tokenizer, genome, variant, rule):
         hit = [i for i, (a, b) in enumerate(encoding.offsets) if a < stop and b > start]
         spans.append((hit[0], hit[-1] + 1))
         ids.append(torch.tensor(encoding.ids))
-    model.set_rule(rule)
+    model.set_rule(rule, MEASURED if LENGTH_RULES[rule].measured else None)
     with torch.inference_mode():
         read = [
             model.bert(row[None]).last_hidden_state[0, start:stop].mean(0)
@@ -150,7 +154,7 @@ def test_scores_do_not_depend_on_the_chunks_of_windows(
     lines = []
     other = score_variants(
         model_of(tokenizer), tokenizer, genome, variants, WINDOW_BP, RULES,
-        protocol="paired", batch_tokens=500, report=lines.append,
+        protocol="paired", batch_tokens=500, measured=MEASURED, report=lines.append,
     )  # fmt: skip
     np.testing.assert_allclose(other[RULES], scores[RULES], atol=1e-5)
     assert lines == ["30/30 variants at 96 bp, 0.0 min left"]
@@ -221,5 +225,7 @@ def test_mistakes_are_one_sentence(genome, tokenizer, variants):
         scored(model, tokenizer, genome, variants[:0])
     with pytest.raises(LongscaleError, match="tissue 'c' has no training variants; known: a, b"):
         scored(model, tokenizer, genome, variants.assign(tissue="c"))
+    with pytest.raises(LongscaleError, match="'entropy-matched' has no formula; give the mult"):
+        scored(model, tokenizer, genome, variants, measured=None)
     with pytest.raises(LongscaleError, match="'infoscal' is not a length rule"):
         scored(model, tokenizer, genome, variants, ["infoscal"])

@@ -17,6 +17,7 @@ from longscale.models.dnabert2 import (
     DNABERT2ForVariantEffect,
     DNABERT2Model,
 )
+from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModel
 
 # What the published config.json holds beside the architecture.
 PUBLISHED_EXTRAS = {
@@ -163,6 +164,7 @@ KEY = "bert.encoder.layer.1.mlp.wo.bias"
         ({KEY: torch.full((24,), torch.nan)}, rf"NaN or infinite: {KEY};"),
         ({"cls.predictions.decoder.weight": torch.zeros(24, 24)}, "decoder.weight differs from"),
         ({"cls.predictions.decoder.bias": None}, "missing: cls.predictions.decoder.bias;"),
+        ({"cls.predictions.bias": torch.zeros(24)}, "unexpected: cls.predictions.bias;"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(published, changes, sentence):
@@ -250,3 +252,252 @@ def test_half_precision_weights_are_loaded_as_float32(published):
     model = load_checkpoint(DNABERT2ForMaskedLM, published)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert torch.equal(model.state_dict()[KEY], weights[KEY].float())
+
+
+# --- GAU-alpha --------------------------------------------------------------------------------
+
+# What junnyu/chinese_GAU-alpha-char_L-24_H-768 has, but for its sizes.
+GAU_PUBLISHED = {
+    "architectures": ["GAUAlphaForMaskedLM"],
+    "attention_key_size": 8,
+    "attention_probs_dropout_prob": 0.1,
+    "attention_scale": True,
+    "classifier_dropout": 0.1,
+    "embedding_size": 12,
+    "gradient_checkpointing": False,
+    "hidden_act": "swish",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 12,
+    "initializer_range": 0.02,
+    "intermediate_size": 16,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "gau_alpha",
+    "normalization": "softmax_plus",
+    "num_hidden_layers": 4,
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+    "transformers_version": "4.17.0",
+    "type_vocab_size": 2,
+    "use_bias": False,
+    "vocab_size": 20,
+    "summary_type": "first",
+}
+# What the released training adds to it (model/train.py, get_info_dict and what follows).
+GAU_TRAINING = {
+    "task": "train",
+    "dataset": "WanJuan",
+    "train_len": 64,
+    "train_norm_method": {"name": "noCosScale"},
+    "train_normalization": {"name": "softmax"},
+}
+COSSCALE = {"train_norm_method": {"name": "CosScale", "CosScale_value": 128}}
+GAU_KEY = "gau_alpha.encoder.layer.3.gau.o_dense.weight"
+
+
+def released_config(**info):
+    name = (GAU_TRAINING | info)["train_norm_method"]["name"]
+    return {
+        "max_position_embeddings": 64,
+        "normalization": "softmax",
+        "norm_method": name,
+        "use_cache": False,
+        "my_info_dict": GAU_TRAINING | info,
+    }
+
+
+@pytest.fixture
+def gau_published(tmp_path):
+    """A folder like the published checkpoint's, with the names of its keys spelt out."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randn(20, 12, generator=generator)
+    weights = {
+        "gau_alpha.embeddings.word_embeddings.weight": words,
+        "gau_alpha.embeddings.token_type_embeddings.weight": torch.randn(
+            2, 12, generator=generator
+        ),
+        "cls.predictions.decoder.weight": words,
+    }
+    for layer in range(4):
+        gau = f"gau_alpha.encoder.layer.{layer}.gau"
+        weights[f"{gau}.i_dense.weight"] = torch.randn(2 * 16 + 8, 12, generator=generator)
+        weights[f"{gau}.o_dense.weight"] = torch.randn(12, 16, generator=generator)
+        weights[f"{gau}.q_scaleoffset.weight"] = torch.randn(8, generator=generator)
+        weights[f"{gau}.k_scaleoffset.weight"] = torch.randn(8, generator=generator)
+    folder = tmp_path / "gau"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(GAU_PUBLISHED))
+    (folder / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n")
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def configure(folder, **changes):
+    (folder / "config.json").write_text(json.dumps(GAU_PUBLISHED | changes))
+
+
+def test_gau_alpha_is_loaded_whole(gau_published):
+    model = load_checkpoint(GAUAlphaForMaskedLM, gau_published, complete=True)
+    stored = weights_of(gau_published)
+    assert model.state_dict().keys() == stored.keys()
+    assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+    decoder = model.cls.predictions.decoder.weight
+    assert decoder is model.gau_alpha.embeddings.word_embeddings.weight
+    assert not model.training
+    config = model.config
+    found = (config.attention, config.normalization, config.n_train, config.scheme)
+    assert found == ("dot", "softmax_plus", 512, "rope")
+    encoder = load_checkpoint(GAUAlphaModel, gau_published)  # its head is dropped
+    assert torch.equal(encoder.encoder.layer[3].gau.o_dense.weight, stored[GAU_KEY])
+
+
+def test_the_config_of_the_published_checkpoint(shared):
+    config = json.loads((shared / "data" / "gau_alpha_config.json").read_text())
+    assert config.keys() == GAU_PUBLISHED.keys()
+    defaults = GAUAlphaConfig()
+    known = GAUAlphaConfig.__dataclass_fields__.keys() - {"architectures", "transformers_version"}
+    shared_keys = known & config.keys()
+    assert {"vocab_size", "hidden_act", "normalization", "use_bias"} <= shared_keys
+    assert all(getattr(defaults, key) == config[key] for key in shared_keys)
+
+
+@pytest.mark.parametrize(
+    ("info", "attention", "normalization", "n_train"),
+    [
+        ({}, "dot", "softmax", 64),
+        (COSSCALE, "cos128", "softmax", 64),
+        ({"train_normalization": {"name": "softmax_plus"}, "train_len": 96}, "dot", None, 96),
+        ({"algorithm": None}, "dot", "softmax", 64),
+    ],
+)
+def test_the_released_training_is_read(gau_published, info, attention, normalization, n_train):
+    configure(gau_published, **released_config(**info))
+    for folder in (gau_published, gau_published / "converted"):
+        config = load_checkpoint(GAUAlphaForMaskedLM, folder).config
+        found = (config.attention, config.normalization, config.n_train)
+        assert found == (attention, normalization or "softmax_plus", n_train)
+        if folder is gau_published:
+            convert_checkpoint(gau_published, gau_published / "converted")
+    stored = json.loads((gau_published / "converted" / "config.json").read_text())
+    assert "my_info_dict" not in stored
+
+
+@pytest.mark.parametrize(
+    ("info", "sentence"),
+    [
+        ({"train_normalization": {"name": "InfoScale"}}, "normalization: 'InfoScale' is not known"),
+        ({"train_normalization": "softmax"}, "my_info_dict: .* train_normalization have a name"),
+        ({"train_len": None}, "my_info_dict: train_len must be a number of tokens"),
+        ({"train_norm_method": {"name": "CosScale"}}, "a number as CosScale_value"),
+        ({"train_norm_method": {"name": "norm"}}, "my_info_dict: train_norm_method is not known"),
+        ({"algorithm": "YaRN"}, "trained with algorithm YaRN; only plain"),
+    ],
+)
+def test_a_released_training_that_is_not_known_is_refused(gau_published, info, sentence):
+    configure(gau_published, **released_config(**info))
+    with pytest.raises(LongscaleError, match=rf"config\.json: .*{sentence}"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published)
+
+
+def test_what_the_config_or_the_caller_says_wins(gau_published):
+    configure(gau_published, n_train=100)
+    assert load_checkpoint(GAUAlphaModel, gau_published).config.n_train == 100
+    configure(gau_published, n_train=None)
+    assert load_checkpoint(GAUAlphaModel, gau_published).config.n_train is None
+    overrides = {"n_train": 33, "attention": "cos16", "normalization": "softmax"}
+    config = load_checkpoint(GAUAlphaModel, gau_published, **overrides).config
+    assert {key: getattr(config, key) for key in overrides} == overrides
+
+
+def test_the_lowest_layers_alone(gau_published):
+    model = load_checkpoint(GAUAlphaForMaskedLM, gau_published, num_hidden_layers=2)
+    stored = weights_of(gau_published)
+    assert len(model.gau_alpha.encoder.layer) == 2
+    assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+    configure(gau_published, num_hidden_layers=2)  # a config that does not fit is no such wish
+    with pytest.raises(LongscaleError, match=r"unexpected: gau_alpha\.encoder\.layer\.2"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published)
+    configure(gau_published)
+    with pytest.raises(LongscaleError, match=r"missing: gau_alpha\.encoder\.layer\.4"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published, num_hidden_layers=5)
+    change(gau_published, **{GAU_KEY: None, "gau_alpha.encoder.layer.1.extra": torch.zeros(1)})
+    with pytest.raises(LongscaleError, match=r"unexpected: gau_alpha\.encoder\.layer\.1\.extra"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published, num_hidden_layers=2)
+
+
+def test_the_lowest_layers_of_a_base_model_saved_by_itself(gau_published, tmp_path):
+    encoder = load_checkpoint(GAUAlphaModel, gau_published)
+    encoder.save_pretrained(tmp_path / "base")
+    part = load_checkpoint(GAUAlphaModel, tmp_path / "base", num_hidden_layers=3)
+    assert len(part.encoder.layer) == 3
+    assert all(torch.equal(v, encoder.state_dict()[k]) for k, v in part.state_dict().items())
+
+
+def test_layers_of_dnabert2(published):
+    model = load_checkpoint(DNABERT2ForMaskedLM, published, num_hidden_layers=1)
+    stored = weights_of(published)
+    assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+
+
+def test_only_alpha_may_be_new(gau_published):
+    model = load_checkpoint(GAUAlphaForMaskedLM, gau_published, attention="cos-matched")
+    assert model.gau_alpha.encoder.layer[3].gau.alpha.item() == pytest.approx(8**0.5)
+    with pytest.raises(LongscaleError, match=r"missing: gau_alpha\.encoder\.layer\.0\.gau\.alpha"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published, attention="cos-matched", complete=True)
+
+
+def test_stored_positions_are_not_read(gau_published):
+    table = torch.full((1, 512, 4), torch.nan)
+    change(gau_published, **{f"gau_alpha.encoder.{name}_pos": table for name in ("sin", "cos")})
+    model = load_checkpoint(GAUAlphaForMaskedLM, gau_published)
+    assert not any("pos" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({GAU_KEY: None}, f"keys are missing: {GAU_KEY}; is this a GAU-alpha checkpoint"),
+        ({"gau_alpha.extra": torch.zeros(1)}, "unexpected: gau_alpha.extra;"),
+        ({"cls.predictions.bias": torch.zeros(20)}, "unexpected: cls.predictions.bias;"),
+        ({"classifier.weight": torch.zeros(2, 12)}, "unexpected: classifier.weight;"),
+        ({GAU_KEY: torch.zeros(12, 15)}, r"is \(12, 15\) but \(12, 16\) in the model"),
+        ({GAU_KEY: torch.full((12, 16), torch.inf)}, f"NaN or infinite: {GAU_KEY};"),
+        ({"cls.predictions.decoder.weight": torch.zeros(20, 12)}, "decoder.weight differs from"),
+    ],
+)
+def test_gau_alpha_weights_that_do_not_fit_are_refused(gau_published, changes, sentence, tmp_path):
+    change(gau_published, **changes)
+    with pytest.raises(LongscaleError, match=sentence) as error:
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published)
+    assert str(gau_published / "pytorch_model.bin") in str(error.value)
+    with pytest.raises(LongscaleError, match=sentence):
+        convert_checkpoint(gau_published, tmp_path / "converted")
+    assert not (tmp_path / "converted").exists()
+
+
+def test_code_in_a_pickle_of_gau_alpha_never_runs(gau_published):
+    torch.save({GAU_KEY: Code()}, gau_published / "pytorch_model.bin")
+    with pytest.raises(LongscaleError, match=r"pytorch_model\.bin: .*code in it"):
+        load_checkpoint(GAUAlphaForMaskedLM, gau_published)
+    assert RAN == []
+
+
+def test_gau_alpha_is_converted(gau_published, tmp_path):
+    out = tmp_path / "converted"
+    convert_checkpoint(gau_published, out)
+    names = {path.name for path in out.iterdir()}
+    assert names == {"config.json", "model.safetensors", "vocab.txt"}
+    config = json.loads((out / "config.json").read_text())
+    assert (config["model_type"], config["n_train"]) == ("gau_alpha", 512)
+    stored = weights_of(gau_published)
+    for model in (
+        GAUAlphaForMaskedLM.from_pretrained(out),
+        load_checkpoint(GAUAlphaForMaskedLM, out, complete=True),
+    ):
+        assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+
+
+def test_a_checkpoint_of_neither_family_is_refused(gau_published, tmp_path):
+    torch.save({"roformer.embeddings": torch.zeros(1)}, gau_published / "pytorch_model.bin")
+    with pytest.raises(LongscaleError, match=r"begins with bert\. or gau_alpha\.; .* or GAU-a"):
+        convert_checkpoint(gau_published, tmp_path / "converted")

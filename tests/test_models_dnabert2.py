@@ -19,6 +19,7 @@ from longscale.models.dnabert2 import (
     match_alpha,
 )
 
+MEASURED = torch.tensor([[1.5, 0.7, 1.0], [2.0, 1.2, 0.6]])  # layers, heads
 ATTENTIONS = ["dot", "cos16", "cos-matched", "cos16-released"]
 CLASSES = [
     DNABERT2Model,
@@ -58,6 +59,11 @@ def model_of(model_class, seed=0, **changes):
     return model
 
 
+def use(model, rule):
+    """Set a rule, with the multipliers above where it is a measured one."""
+    model.set_rule(rule, MEASURED if LENGTH_RULES[rule].measured else None)
+
+
 def batch_of(lengths, width=None, seed=1):
     generator = torch.Generator().manual_seed(seed)
     mask = (torch.arange(width or max(lengths)) < torch.tensor(lengths)[:, None]).long()
@@ -68,10 +74,10 @@ def batch_of(lengths, width=None, seed=1):
 
 
 def beta_of(rule, n, n_train, head_dim, hidden):
-    """beta(n) with nothing but math."""
+    """beta(n) with nothing but math; what is measured comes on top."""
     if rule == "infoscale-released":
         return math.sqrt((1 - n ** (-2 / hidden)) / (1 - 512 ** (-2 / hidden)))
-    if rule == "none" or n <= n_train:
+    if rule in ("none", "entropy-matched") or n <= n_train:
         return 1.0
     info = math.sqrt(1 - n ** (-2 / head_dim)) / math.sqrt(1 - n_train ** (-2 / head_dim))
     return {
@@ -103,6 +109,7 @@ def dense_hidden(p, config, ids, mask, rule):
     n = mask.sum(1).tolist()
     beta = torch.tensor([beta_of(rule, x, config.n_train, hidden // heads, hidden) for x in n])
     beta = beta[:, None, None, None]
+    beyond = torch.tensor([x > config.n_train for x in n])[:, None, None, None]
     distance = (torch.arange(length)[:, None] - torch.arange(length)).abs()
     bias = -alibi_slopes(heads)[:, None, None] * distance
 
@@ -118,6 +125,8 @@ def dense_hidden(p, config, ids, mask, rule):
         q, k, v = qkv.view(batch, length, 3, heads, -1).permute(2, 0, 3, 1, 4)  # B H L d
         alpha = p[f"{own}.alpha"][:, None, None] if config.attention == "cos-matched" else 16.0
         logits = dense_logits(q, k, mask, config.attention, alpha)
+        if rule == "entropy-matched":
+            beta = torch.where(beyond, MEASURED[layer][:, None, None], 1.0)
         scores = beta * (logits + bias) if rule.endswith("-released") else beta * logits + bias
         scores = scores.masked_fill(mask[:, None, None, :] == 0, -math.inf)
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
@@ -135,7 +144,7 @@ def dense_hidden(p, config, ids, mask, rule):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_equals_the_dense_network_forward_and_backward(attention, rule):
     model = model_of(DNABERT2Model, attention=attention)
-    model.set_rule(rule)
+    use(model, rule)
     ids, mask = batch_of([11, 3, 6, 11, 7, 1], width=13)
     weight = torch.randn(*ids.shape, 24, generator=torch.Generator().manual_seed(2))
     hidden = model(ids, mask).last_hidden_state
@@ -160,7 +169,7 @@ def test_rules_and_attentions_differ():
     for attention in ATTENTIONS:
         model = model_of(DNABERT2Model, attention=attention)
         for rule in LENGTH_RULES:
-            model.set_rule(rule)
+            use(model, rule)
             outputs.append(model(ids, mask).last_hidden_state)
     pairs = [(a, b) for i, a in enumerate(outputs) for b in outputs[:i]]
     assert all((a - b).abs().max() > 1e-3 for a, b in pairs)
@@ -179,7 +188,7 @@ def test_bias_and_mask_do_not_feel_the_rule():
     ids, mask = batch_of([40, 12])
     plain = model(ids, mask).last_hidden_state
     for rule in LENGTH_RULES:
-        model.set_rule(rule)
+        use(model, rule)
         changed = not torch.equal(model(ids, mask).last_hidden_state, plain)
         assert changed == (rule == "infoscale-released"), rule
 

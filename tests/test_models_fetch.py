@@ -7,12 +7,14 @@ import pytest
 import safetensors.torch
 import torch
 from hub_server import COMMIT, serve_hub
+from tokenizers import Tokenizer
 
 from longscale.errors import LongscaleError
 from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
 from longscale.models.fetch import fetch_checkpoint
+from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 
 ARCHITECTURE = {
     "vocab_size": 24,
@@ -21,13 +23,27 @@ ARCHITECTURE = {
     "num_attention_heads": 2,
     "intermediate_size": 12,
 }
+GAU_ARCHITECTURE = {
+    "vocab_size": 24,
+    "hidden_size": 12,
+    "num_hidden_layers": 1,
+    "intermediate_size": 16,
+    "attention_key_size": 8,
+}
 PICKLED, SAFE, BROKEN, BARE = "lab/pickled", "lab/safe", "lab/broken", "lab/bare"
+GAU = "lab/gau"
+VOCABULARY = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "信", "息", "a", "##a"]
 WRITTEN = ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 def weights_of(seed):
     torch.manual_seed(seed)
     return DNABERT2ForMaskedLM(DNABERT2Config(**ARCHITECTURE)).state_dict()
+
+
+def gau_weights():
+    torch.manual_seed(2)
+    return GAUAlphaForMaskedLM(GAUAlphaConfig(**GAU_ARCHITECTURE)).state_dict()
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +53,7 @@ def files(tmp_path_factory):
     torch.save(weights_of(0), folder / "pytorch_model.bin")
     safe = {k: v for k, v in weights_of(1).items() if k != "cls.predictions.decoder.weight"}
     safetensors.torch.save_file(safe, folder / "model.safetensors", {"format": "pt"})
+    torch.save(gau_weights(), folder / "gau.bin")
     pickled = {
         "config.json": json.dumps(ARCHITECTURE | {"model_type": "bert"}).encode(),
         "tokenizer.json": b'{"own": 1}',
@@ -47,6 +64,11 @@ def files(tmp_path_factory):
         SAFE: pickled | {"model.safetensors": (folder / "model.safetensors").read_bytes()},
         BROKEN: {k: v for k, v in pickled.items() if k != "pytorch_model.bin"},
         BARE: {k: v for k, v in pickled.items() if k != "tokenizer.json"},
+        GAU: {
+            "config.json": json.dumps(GAU_ARCHITECTURE | {"model_type": "gau_alpha"}).encode(),
+            "vocab.txt": "\n".join(VOCABULARY).encode(),
+            "pytorch_model.bin": (folder / "gau.bin").read_bytes(),
+        },
     }
 
 
@@ -114,7 +136,7 @@ def test_another_tokenizer_replaces_the_own_one(hub, tmp_path, source):
             "lab/none: config.json at revision 'main': no such model, or it wants a token",
         ),
         (BROKEN, "lab/broken: pytorch_model.bin at revision 'main': the model has no such file"),
-        (BARE, "lab/bare: tokenizer.json at revision 'main': the model has no such file"),
+        (BARE, r"lab/bare: vocab.txt at revision 'main': .* \(tokenizer.json is not there either"),
         ("no/such/folder", "no/such/folder: config.json at revision 'main': the download failed"),
     ],
 )
@@ -128,7 +150,7 @@ def test_a_repository_that_lacks_something_is_one_sentence(hub, tmp_path, source
 @pytest.mark.parametrize(
     ("missing", "sentence"),
     [
-        ("tokenizer.json", r"tokenizer.json: no such file; a checkpoint needs its tokenizer"),
+        ("tokenizer.json", r"tokenizer.json: no such file, nor vocab.txt; a checkpoint needs"),
         ("config.json", r"config.json: there is no such file"),
         ("pytorch_model.bin", "there is neither model.safetensors nor pytorch_model.bin"),
     ],
@@ -142,8 +164,36 @@ def test_a_folder_that_lacks_something_is_one_sentence(files, tmp_path, missing,
 
 def test_a_missing_tokenizer_folder_is_one_sentence(files, tmp_path):
     local = put(tmp_path / "local", files[PICKLED])
-    with pytest.raises(LongscaleError, match=r"none/tokenizer.json: no such file"):
+    with pytest.raises(LongscaleError, match=r"none/tokenizer.json: no such file, nor vocab"):
         fetch_checkpoint(
             str(local), tmp_path / "out", tokenizer=str(tmp_path / "none"), report=quiet
         )
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("where", ["hub", "folder"])
+def test_a_tokenizer_is_made_from_the_vocabulary(hub, files, tmp_path, where):
+    source = GAU if where == "hub" else str(put(tmp_path / "local", files[GAU]))
+    fetch_checkpoint(source, tmp_path / "out", report=quiet)
+    assert set(WRITTEN) <= {path.name for path in (tmp_path / "out").iterdir()}
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert [tokenizer.id_to_token(number) for number in range(len(VOCABULARY))] == VOCABULARY
+    assert tokenizer.encode("信息aa?", add_special_tokens=False).ids == [6, 7, 8, 9, 2]
+    loaded = load_checkpoint(GAUAlphaForMaskedLM, tmp_path / "out", complete=True)
+    assert loaded.config.n_train == 512
+    stored = gau_weights()
+    assert all(torch.equal(value, stored[key]) for key, value in loaded.state_dict().items())
+
+
+def test_another_folders_vocabulary_replaces_the_own_tokenizer(hub, tmp_path):
+    other = put(tmp_path / "other", {"vocab.txt": "\n".join(VOCABULARY[::-1]).encode()})
+    fetch_checkpoint(PICKLED, tmp_path / "out", tokenizer=str(other), report=quiet)
+    tokenizer = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
+    assert tokenizer.token_to_id("[PAD]") == len(VOCABULARY) - 1
+
+
+def test_a_broken_vocabulary_is_one_sentence_and_leaves_nothing(files, tmp_path):
+    local = put(tmp_path / "local", files[GAU] | {"vocab.txt": b"[PAD]\na\na\n"})
+    with pytest.raises(LongscaleError, match=r"vocab\.txt, line 3: the token 'a'"):
+        fetch_checkpoint(str(local), tmp_path / "out", report=quiet)
     assert not (tmp_path / "out").exists()

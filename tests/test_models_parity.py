@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from gau_oracle import gau_oracle
 
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import (
@@ -15,6 +16,7 @@ from longscale.models.dnabert2 import (
     DNABERT2ForMaskedLM,
     DNABERT2ForSequenceClassification,
 )
+from longscale.models.gau_alpha import GAUAlphaConfig
 from longscale.models.parity import TOLERANCE, ParityResult, check_folder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "workflow" / "scripts" / "check_parity.py"
@@ -33,17 +35,15 @@ META = {
 }
 
 
-def test_every_dnabert2_fixture_passes(shared):
+@pytest.mark.parametrize(("family", "least"), [("dnabert2", 3), ("gau", 7)])
+def test_every_fixture_of_a_family_passes(shared, family, least):
     results = {result.file: result for result in check_folder(shared / "parity")}
     assert results.keys() == {path.name for path in (shared / "parity").glob("*.npz")}
-    checked = {name for name, result in results.items() if result.error is not None}
-    assert checked == {
-        name
-        for name in results
-        if name.startswith("dnabert2_") and not name.startswith("dnabert2_weights")
-    }
-    assert len(checked) >= 3
-    assert not [str(result) for result in results.values() if result.failed]
+    own = {name: result for name, result in results.items() if name.startswith(f"{family}_")}
+    checked = {name for name, result in own.items() if result.error is not None}
+    assert checked == {name for name in own if not name.startswith(f"{family}_weights")}
+    assert len(checked) >= least
+    assert not [str(result) for result in own.values() if result.failed]
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def folder(tmp_path):
     write(tmp_path / "dnabert2_weights_a.npz", classifier.state_dict())
     head = {k: v for k, v in masked_lm.state_dict().items() if k.startswith("cls.")}
     write(tmp_path / "dnabert2_weights_b.npz", head)
-    write(tmp_path / "gau_iei_some.npz", {"logits": torch.zeros(1)})
+    write(tmp_path / "other_some.npz", {"logits": torch.zeros(1)})
     return tmp_path
 
 
@@ -97,12 +97,12 @@ def rewrite(path, **changes):
 def test_one_result_for_each_file(folder):
     results = check_folder(folder)
     assert [result.file for result in results] == sorted(path.name for path in folder.iterdir())
-    one, weights_a, weights_b, gau = results
+    one, weights_a, weights_b, other = results
     assert one.error < TOLERANCE
     assert not one.failed
     assert "weights" in weights_a.skipped
     assert "weights" in weights_b.skipped
-    assert gau.skipped == "family gau has no model yet"
+    assert other.skipped == "family other has no model yet"
 
 
 @pytest.mark.parametrize("key", ["logits", "grad/classifier.bias", "mlm_logits_unlabelled"])
@@ -135,6 +135,9 @@ def test_padding_of_masked_lm_logits_is_not_compared(folder):
         ({"logits": np.zeros((2, 4))}, r"array logits is \(2, 4\), but the model's is \(2, 3\)"),
         ({"labels": None}, "missing: 'labels'"),
         ({"meta": np.array("{")}, "missing"),
+        ({"meta": np.array("[]")}, "a value of meta does not fit"),
+        ({"meta": np.array(json.dumps(META | {"normalization": []}))}, r"normalization is \[\]"),
+        ({"meta": np.array(json.dumps(META | {"hidden_size": "wide"}))}, "does not fit"),
         ({"meta": np.array(json.dumps(META | {"normalization": "x"}))}, "normalization is 'x'"),
         ({"meta": np.array(json.dumps(META | {"norm_method": "Cos"}))}, "norm_method is 'Cos'"),
     ],
@@ -144,6 +147,13 @@ def test_a_fixture_that_cannot_be_checked_is_an_error(folder, changes, sentence)
     with pytest.raises(LongscaleError, match=sentence) as error:
         check_folder(folder)
     assert "dnabert2_one.npz" in str(error.value)
+
+
+def test_a_fixture_without_outputs_is_an_error(folder):
+    names = ("logits", "mlm_logits_unlabelled", "grad/classifier.bias")
+    rewrite(folder / "dnabert2_one.npz", **dict.fromkeys(names))
+    with pytest.raises(LongscaleError, match="there are inputs, but no array to compare"):
+        check_folder(folder)
 
 
 def test_missing_weights_are_an_error(folder):
@@ -186,3 +196,163 @@ def test_the_command_prints_a_line_for_each_file_and_tells_failure(folder, capsy
     (folder / "dnabert2_one.npz").unlink()
     assert main() == 1
     assert "no fixture" in capsys.readouterr().err
+
+
+# --- GAU-alpha --------------------------------------------------------------------------------
+
+GAU_META = {
+    "vocab_size": 16,
+    "hidden_size": 10,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "attention_key_size": 8,
+    "pad_token_id": 0,
+    "layer_norm_eps": 1e-12,
+    "hidden_act": "swish",
+    "seq_len": 22,
+    "train_len": 7,
+    "normalization": "softmax",
+    "norm_method": "noCosScale",
+    "norm_scale": None,
+    "algorithm": None,
+    "rerope_window": 5,
+}
+GAU_LENGTHS = [22, 13]
+ORACLE_SCHEMES = {
+    "ALiBi": "alibi-released",
+    "YaRN": "yarn-released",
+    "StreamingLLM": "streamingllm-released",
+    "PI": "pi-released",
+    "ReRoPE": "rerope-released",
+    "LM-Infinite": "rope",
+    "Windowed-Attention": "rope",
+    "PoSE": "rope",
+    None: "rope",
+}
+ORIGINAL = [{"normalization": name} for name in ("softmax", "softmax_plus", "squared_relu")]
+RELEASED = [
+    {"normalization": normalization, "norm_method": method, "algorithm": algorithm}
+    for normalization in ("softmax", "softmax_plus", "InfoScale")
+    for method in ("noCosScale", "CosScale")
+    for algorithm in ORACLE_SCHEMES
+]
+
+
+def gau_meta(variant):
+    meta = GAU_META | variant | {"norm_scale": 16 if "CosScale" in variant.values() else None}
+    if "algorithm" not in variant:  # the original's files know nothing of these
+        meta = {
+            key: value for key, value in meta.items() if key not in ("norm_method", "algorithm")
+        }
+    return meta
+
+
+@pytest.fixture(scope="module")
+def gau_weights():
+    """Random weights under the original names."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "i_dense.weight": (32, 10),
+        "o_dense.weight": (10, 12),
+        "q_scaleoffset.weight": (8,),
+        "k_scaleoffset.weight": (8,),
+    }
+    shapes = {
+        "gau_alpha.embeddings.word_embeddings.weight": (16, 10),
+        "gau_alpha.embeddings.token_type_embeddings.weight": (2, 10),
+    } | {
+        f"gau_alpha.encoder.layer.{layer}.gau.{key}": shape
+        for layer in range(2)
+        for key, shape in shapes.items()
+    }
+    weights = {
+        key: 0.5 * torch.randn(shape, generator=generator) + (len(shape) == 1)
+        for key, shape in shapes.items()
+    }
+    tied = weights["gau_alpha.embeddings.word_embeddings.weight"]
+    return weights | {"cls.predictions.decoder.weight": tied}
+
+
+def gau_arrays(weights, variant):
+    """A fixture as the slow network computes it."""
+    meta = gau_meta(variant)
+    attention = f"cos{meta['norm_scale']}" if meta["norm_scale"] else "dot"
+    rule = "infoscale" if meta["normalization"] == "InfoScale" else "none"
+    normalization = "softmax" if rule == "infoscale" else meta["normalization"]
+    config = GAUAlphaConfig(
+        **{key: GAU_META[key] for key in list(GAU_META)[:8]},
+        attention=attention,
+        normalization=normalization,
+        n_train=meta["train_len"],
+    )
+    mask = (torch.arange(22) < torch.tensor(GAU_LENGTHS)[:, None]).long()
+    ids = torch.randint(1, 16, (2, 22), generator=torch.Generator().manual_seed(1)) * mask
+    scheme = ORACLE_SCHEMES[meta.get("algorithm")]
+    how = {"scheme": scheme, "rule": rule, "window": meta["rerope_window"]}
+    out = gau_oracle(weights, config, ids, GAU_LENGTHS, **how)
+    return {
+        "meta": meta,
+        "input_ids": ids,
+        "attention_mask": mask,
+        "last_hidden": out["hidden"][-1].float(),
+        "layer1_hidden": out["hidden"][0].float(),
+        "logits": out["logits"].float(),
+        "attn0_row": out["attention"][0][:, ::7].float(),
+    }
+
+
+@pytest.fixture
+def gau_folder(tmp_path, gau_weights):
+    write(tmp_path / "gau_weights.npz", gau_weights)
+    write(tmp_path / "gau_one.npz", gau_arrays(gau_weights, RELEASED[0]))
+    return tmp_path
+
+
+def test_every_variant_of_gau_alpha_equals_the_slow_network(tmp_path, gau_weights):
+    write(tmp_path / "gau_weights.npz", gau_weights)
+    distinct = []
+    for number, variant in enumerate(ORIGINAL + RELEASED):
+        arrays = gau_arrays(gau_weights, variant)
+        write(tmp_path / f"gau_{number:02}.npz", arrays)
+        distinct.append(arrays["logits"])
+    *results, weights = check_folder(tmp_path)
+    assert weights.skipped
+    assert len(results) == len(ORIGINAL) + len(RELEASED)
+    assert not [str(result) for result in results if result.failed]
+    # softmax and softmax_plus stand twice; four of the nine algorithms are plain RoPE.
+    different = {tuple(logits.flatten().tolist()) for logits in distinct}
+    assert len(different) == 3 + 6 * 6 - 2
+
+
+@pytest.mark.parametrize("key", ["last_hidden", "layer1_hidden", "logits", "attn0_row"])
+def test_an_error_in_any_array_of_gau_alpha_fails_and_is_named(gau_folder, key):
+    assert not check_folder(gau_folder)[0].failed
+    path = gau_folder / "gau_one.npz"
+    with np.load(path) as archive:
+        wrong = archive[key].copy()
+    wrong.flat[-1] += 2e-3
+    rewrite(path, **{key: wrong})
+    result = check_folder(gau_folder)[0]
+    assert result.failed
+    assert result.where == key
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"normalization": "sparsemax"}, "meta normalization is 'sparsemax'; .* squared_relu"),
+        ({"norm_method": "Cos"}, "meta norm_method is 'Cos'; the known ones are noCosScale, CosS"),
+        ({"norm_method": "CosScale"}, "attention: 'cos0' is not known"),
+        ({"norm_method": "CosScale", "norm_scale": "x"}, "a value of meta does not fit"),
+        ({"algorithm": "NTK"}, "meta algorithm is 'NTK'; the known ones are None, PoSE, ALiBi"),
+        ({"algorithm": ["PI"]}, r"meta algorithm is \['PI'\]"),
+        ({"num_hidden_layers": 1}, "the weights beside it: keys are unexpected: gau_alpha.encoder"),
+        ({"train_len": None}, "n_train"),
+    ],
+)
+def test_a_meta_of_gau_alpha_that_is_not_known_is_an_error(gau_folder, changes, sentence):
+    meta = GAU_META | {"normalization": "InfoScale"} | changes
+    rewrite(gau_folder / "gau_one.npz", meta=np.array(json.dumps(meta)))
+    with pytest.raises(LongscaleError, match=sentence) as error:
+        check_folder(gau_folder)
+    assert "gau_one.npz" in str(error.value)

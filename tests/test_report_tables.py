@@ -6,7 +6,8 @@ from html.parser import HTMLParser
 import pandas as pd
 
 from longscale.evaluation.compare import AUROC_COLUMNS, build_wide_table
-from longscale.report.tables import SUMMARY_NOTE, summarise, write_html_table
+from longscale.evaluation.mlm_table import MLM_FLAGS, MLM_TABLE_COLUMNS
+from longscale.report.tables import SUMMARY_NOTE, summarise, summarise_mlm, write_html_table
 
 
 def auroc_row(**values):
@@ -138,3 +139,63 @@ def test_summary_names_the_best_sound_arm_per_length():
 
 def test_summary_of_released_arms_alone_is_empty():
     assert summarise(pd.DataFrame([auroc_row(protocol="released")])) == ""
+
+
+def mlm_row(**values):
+    row = dict.fromkeys(MLM_TABLE_COLUMNS, 0.5) | {
+        "corpus": "pydoc",
+        "protocol": "fixed-target",
+        "model": "small",
+        "train_length": 64,
+        "attention": "dot",
+        "scheme": "rope",
+        "trained_scheme": "rope",
+        "rule": "none",
+        "length": 64,
+        "accuracy": 0.8,
+        "retained": 1.0,
+        "retained_lo": 1.0,
+        "retained_hi": 1.0,
+        "flags": "",
+    }
+    return row | values
+
+
+def test_page_explains_the_flags_in_the_words_it_is_given(tmp_path):
+    table = pd.DataFrame([mlm_row(flags="unmatched;few_documents")])
+    write_html_table(table, tmp_path / "mlm.html", title="t", flag_texts=MLM_FLAGS)
+    page = (tmp_path / "mlm.html").read_text(encoding="utf-8")
+    assert f"<b>unmatched</b>: {MLM_FLAGS['unmatched']}" in page
+    assert "fewer than 12 documents" in page
+    assert "cannot_run" not in page
+
+
+def test_summary_of_masked_tokens_tells_what_each_attention_keeps():
+    far = {"length": 4096, "accuracy": 0.2, "retained": 0.25, "retained_lo": 0.2}
+    far["retained_hi"] = 0.304
+    nothing = dict.fromkeys(("accuracy", "retained", "retained_lo", "retained_hi"), math.nan)
+    table = pd.DataFrame(
+        [
+            mlm_row(),
+            mlm_row(length=512, accuracy=0.6),
+            mlm_row(**far),
+            mlm_row(**far, rule="logn"),
+            mlm_row(**far, scheme="pi"),
+            mlm_row(**far, scheme="alibi", trained_scheme="alibi"),
+            mlm_row(**far | {"accuracy": 0.4}, rule="infoscale", flags="single_seed;unmatched"),
+            mlm_row(**far, attention="cos16"),
+            mlm_row(**far | nothing, attention="cos16", rule="infoscale", flags="cannot_run"),
+            mlm_row(**far, attention="cos16-released"),
+            mlm_row(**far, protocol="released"),
+            mlm_row(corpus="books", retained_lo=math.nan),
+        ]
+    )
+    assert summarise_mlm(table).splitlines() == [
+        "books, fixed-target protocol, small, trained at 64 tokens, read with RoPE at 64:",
+        "  dot: accuracy 0.800 at 64; none: 0.800, 100% retained",
+        "pydoc, fixed-target protocol, small, trained at 64 tokens, read with RoPE at 4,096:",
+        "  dot: accuracy 0.800 at 64; none: 0.200, 25% retained [20%, 30%]; "
+        "infoscale: 0.400, 25% retained [20%, 30%] (unmatched)",
+        "  cos16: accuracy none: 0.200, 25% retained [20%, 30%]; infoscale: cannot run",
+    ]
+    assert summarise_mlm(table.iloc[:0]) == ""

@@ -14,7 +14,8 @@ from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2ForMaskedLM
 from longscale.models.tokenizer import CLS, MASK, PAD, SEP, UNK, EncodedWindows, encode_windows
-from longscale.training.pretrain import IGNORED, GenomeWindows, mask_tokens, pretrain
+from longscale.training.masking import IGNORED
+from longscale.training.pretrain import GenomeWindows, mask_tokens, pretrain
 
 OPTIONS = {
     "window_bp": 64,

@@ -18,6 +18,7 @@ HEAD = """# Configuration
 | `grch38.yaml` | the full study: GRCh38, DNABERT-2-117M, causal eQTL, ClinVar, OMIM |
 | `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
 | `own_variants.yaml` | an example for a variant file of your own, on the demo's genome |
+| `mlm.yaml` | the masked-LM study on text: hours on two cores, no network |
 | `test.yaml` | the smallest run that touches every rule; used by the tests |
 
 `snakemake --cores N --configfile config/grch38.yaml` replaces the default as a whole; `--config
@@ -33,10 +34,11 @@ def type_of(schema: dict) -> str:
     """The type of a key, for a person."""
     if "enum" in schema:
         return "one of " + ", ".join(f"`{option}`" for option in schema["enum"])
-    if schema["type"] == "array":
-        items = schema["items"]
-        return "list of " + (type_of(items) if "enum" in items else items["type"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    if "array" in kinds:
+        items = schema["items"]
+        of = type_of(items) if "enum" in items else items["type"]
+        kinds = [f"list of {of}" if kind == "array" else kind for kind in kinds]
     return " or ".join(kinds)
 
 
@@ -52,7 +54,11 @@ def rows(schema: dict, root: dict, prefix: str = "") -> Iterator[str]:
     for key, raw in schema.get("properties", {}).items():
         sub = resolve(raw, root)
         name = f"{prefix}{key}"
-        if sub.get("type") == "object":
+        items = resolve(sub.get("items", {}), root)
+        if "properties" in items:
+            yield f"| **`{name}`** | list of sections | | {sub['description']} |"
+            yield from rows(items, root, f"{name}.<n>.")
+        elif "object" in sub.get("type", ""):
             yield f"| **`{name}`** | section | | {sub['description']} |"
             yield from rows(sub, root, f"{name}.")
             if isinstance(sub.get("additionalProperties"), dict):

@@ -11,6 +11,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     import torch
 
     from longscale.config import digest
+    from longscale.evaluation.multipliers import ALIBI, MATCHED_RULE, read_measured
     from longscale.evaluation.scores import write_scores
     from longscale.evaluation.scoring import score_variants
     from longscale.files import checksum
@@ -32,6 +33,10 @@ with model_job(snakemake, snakemake.params.threads) as report:
         require_windows(genome, variants, window_bp)
     model = load_checkpoint(PROTOCOLS[protocol].model, folder, complete=True)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
+    measured, rule_flags = None, {}
+    if snakemake.input.get("measured"):
+        measured, flags = read_measured(snakemake.input.measured).at(ALIBI, window_bp)
+        rule_flags = {MATCHED_RULE: flags}
     scores = score_variants(
         model,
         load_tokenizer(Path(snakemake.input.tokenizer).parent),
@@ -41,10 +46,12 @@ with model_job(snakemake, snakemake.params.threads) as report:
         snakemake.params.rules,
         protocol=protocol,
         batch_tokens=snakemake.params.batch_tokens,
+        measured=measured,
         report=report,
     )
     provenance = {
         "flags": training["flags"],
+        "rule_flags": rule_flags,
         "n_train": training["n_train"],
         "seed": training["seed"],
         "config_sha256": digest(dict(snakemake.config)),

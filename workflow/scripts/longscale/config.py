@@ -8,7 +8,7 @@ import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import jsonschema
 import yaml
 
 from longscale.attention.cosine import parse_attention
+from longscale.attention.positions import POSITION_SCHEMES, position_scheme
 from longscale.attention.rules import LENGTH_RULES, length_rule
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_TASKS
@@ -28,6 +29,9 @@ VALIDATOR = jsonschema.validators.extend(
     ),
 )
 
+
+# Spellings to suggest; cos<alpha> has any number.
+ATTENTIONS = ("dot", "cos-matched")
 
 # What JSON Schema's types are called in YAML.
 YAML_WORDS = {"array": "list", "object": "mapping"}
@@ -48,6 +52,8 @@ def resolve(schema: dict, root: dict) -> dict:
 def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
     """A copy of `value` with the schema's defaults where a key is absent, at every depth."""
     schema = resolve(schema, root)
+    if isinstance(value, list):
+        return [fill_defaults(item, schema.get("items", {}), root) for item in value]
     if not isinstance(value, dict):
         return copy.deepcopy(value)
     properties = schema.get("properties", {})
@@ -117,29 +123,67 @@ def check_config(config: dict, schema: dict, name: str) -> dict:
 
 def check_references(config: dict, name: str) -> None:
     """What a schema cannot say: names that must exist, keys that go together."""
+    if config["study"] is None and config["mlm"] is None:
+        raise LongscaleError(
+            f"{name}: there is neither `study` nor `mlm`; one of the two branches must be described"
+        )
+    if config["study"] is not None:
+        check_study(config, name)
+    check_genome(config, name)
+    if config["mlm"] is not None:
+        check_mlm(config, name)
+
+
+def check_known(
+    items: Iterable[str], section: Mapping[str, Any], key: str, of: str, name: str
+) -> None:
+    """Each of `items`, which `key` names, must be described in the section `of`."""
+    for item in items:
+        if item not in section:
+            raise LongscaleError(
+                f"{name}: {key} names {item!r}, which `{of}` does not describe"
+                f" (it has: {', '.join(section)}){nearest(item, section)}"
+            )
+
+
+def check_architecture(config: dict, key: str, architecture: str, name: str) -> None:
+    """The models of a branch must be of its architecture."""
+    for item in config[key]["models"]:
+        found = config["models"][item]["architecture"]
+        if found != architecture:
+            raise LongscaleError(
+                f"{name}: {key}.models names {item!r}, whose architecture is {found}, but this"
+                f" branch runs {architecture}"
+            )
+
+
+def check_study(config: dict, name: str) -> None:
+    """The variant branch."""
+    if config["genome"] is None:
+        raise LongscaleError(f"{name}: key 'genome' is missing (`study` needs one)")
     check_tasks(config, name)
-    study = config["study"]
-    for key, known in (("tasks", config["tasks"]), ("models", config["models"])):
-        for item in study[key]:
-            if item not in known:
-                raise LongscaleError(
-                    f"{name}: study.{key} names {item!r}, which `{key}` does not describe"
-                    f" (it has: {', '.join(known)}){nearest(item, known)}"
-                )
+    study, tasks = config["study"], config["tasks"]
+    check_known(study["tasks"], tasks, "study.tasks", "tasks", name)
+    check_known(study["models"], config["models"], "study.models", "models", name)
+    check_architecture(config, "study", "dnabert2", name)
     for item in study["tasks"]:
-        train_task = config["tasks"][item]["train_task"]
-        if train_task and train_task not in config["tasks"]:
-            raise LongscaleError(
-                f"{name}: tasks.{item}.train_task is {train_task!r},"
-                " which `tasks` does not describe"
-                f" (it has: {', '.join(config['tasks'])}){nearest(train_task, config['tasks'])}"
-            )
-        if train_task and config["tasks"][train_task]["train_task"]:
-            raise LongscaleError(
-                f"{name}: tasks.{item}.train_task is {train_task}, which has no training rows"
-                " itself (it has a train_task, too)"
-            )
+        train_task = tasks[item]["train_task"]
+        if train_task:
+            check_known([train_task], tasks, f"tasks.{item}.train_task", "tasks", name)
+            if tasks[train_task]["train_task"]:
+                raise LongscaleError(
+                    f"{name}: tasks.{item}.train_task is {train_task}, which has no training rows"
+                    " itself (it has a train_task, too)"
+                )
+    check_names(study["rules"], length_rule, LENGTH_RULES, "study.rules", name)
+    check_names(study["attentions"], parse_attention, ATTENTIONS, "study.attentions", name)
+
+
+def check_genome(config: dict, name: str) -> None:
+    """A genome is simulated or given, and whoever needs one has one."""
     genome = config["genome"]
+    if genome is None:
+        return
     if (genome["simulate"] is None) == (genome["fasta"] is None):
         raise LongscaleError(
             f"{name}: genome needs either `simulate` (a recipe) or `fasta` and `assembly_report`,"
@@ -149,23 +193,87 @@ def check_references(config: dict, name: str) -> None:
         raise LongscaleError(
             f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)"
         )
-    check_names(config, name)
 
 
-def check_names(config: dict, name: str) -> None:
-    """Rules and attentions must be known to their tables."""
-    study = config["study"]
-    attentions = ("dot", "cos-matched")
-    for key, parse, known in (
-        ("rules", length_rule, LENGTH_RULES),
-        ("attentions", parse_attention, attentions),
-    ):
-        for item in study[key]:
-            try:
-                parse(item)
-            except LongscaleError as error:
-                hint = nearest(item, known)
-                raise LongscaleError(f"{name}: study.{key}: {error}{hint}") from None
+def check_mlm(config: dict, name: str) -> None:
+    """The masked-LM branch."""
+    mlm = config["mlm"]
+    check_known(mlm["corpora"], config["corpora"], "mlm.corpora", "corpora", name)
+    check_known(mlm["models"], config["models"], "mlm.models", "models", name)
+    check_architecture(config, "mlm", "gau-alpha", name)
+    for corpus in mlm["corpora"]:
+        check_corpus(config, corpus, name)
+    short = min(mlm["lengths"])
+    if short < mlm["train_length"]:
+        raise LongscaleError(
+            f"{name}: mlm.lengths has {short}, which is below mlm.train_length"
+            f" ({mlm['train_length']}); the targets fill a training length"
+        )
+    for number, row in enumerate(mlm["trainings"]):
+        key = f"mlm.trainings.{number}"
+        check_names(row["attentions"], parse_attention, ATTENTIONS, f"{key}.attentions", name)
+        check_names(row["schemes"], position_scheme, POSITION_SCHEMES, f"{key}.schemes", name)
+        for scheme in row["schemes"]:
+            if scheme != "rope" and not position_scheme(scheme).trained:
+                raise LongscaleError(
+                    f"{name}: {key}.schemes has {scheme!r}, which needs no training: put it into"
+                    " mlm.arms, where it is applied to the checkpoints trained with rope"
+                )
+    for number, row in enumerate(mlm["arms"]):
+        check_mlm_arms(mlm, number, row, name)
+    for model in mlm["models"]:
+        if mlm["train"]["steps"] == 0 and config["models"][model]["checkpoint"] is None:
+            raise LongscaleError(
+                f"{name}: mlm.train.steps is 0, but models.{model} has no checkpoint to score"
+            )
+
+
+def check_mlm_arms(mlm: dict, number: int, row: dict, name: str) -> None:
+    """One entry of mlm.arms."""
+    key = f"mlm.arms.{number}"
+    check_names(row["schemes"], position_scheme, POSITION_SCHEMES, f"{key}.schemes", name)
+    check_names(row["rules"], length_rule, LENGTH_RULES, f"{key}.rules", name)
+    for length in row["lengths"] or []:
+        if length not in mlm["lengths"]:
+            raise LongscaleError(
+                f"{name}: {key}.lengths has {length}, which mlm.lengths does not have"
+                f" ({', '.join(map(str, mlm['lengths']))})"
+            )
+    trained = {item for entry in mlm["trainings"] for item in entry["attentions"]}
+    for attention in row["attentions"] or []:
+        if attention not in trained:
+            raise LongscaleError(
+                f"{name}: {key}.attentions has {attention!r}, which mlm.trainings does not train"
+                f" (it has: {', '.join(sorted(trained))}){nearest(attention, trained)}"
+            )
+
+
+def check_corpus(config: dict, corpus: str, name: str) -> None:
+    """Each source of a corpus asks for keys of its own."""
+    entry = config["corpora"][corpus]
+    key = f"{name}: corpora.{corpus}"
+    if entry["source"] == "file" and entry["path"] is None:
+        raise LongscaleError(f"{key}.path is missing (source: file needs the text)")
+    if entry["source"] == "genome":
+        if config["genome"] is None:
+            raise LongscaleError(f"{key} has source genome, but there is no `genome`")
+        missing = [k for k in ("document_bp", "test_contigs", "dev_contigs") if entry[k] is None]
+        if missing:
+            raise LongscaleError(f"{key}.{missing[0]} is missing (source: genome needs it)")
+    elif entry["tokens"] == "bpe":
+        raise LongscaleError(f"{key}.tokens is bpe, which is the genome's: use characters")
+
+
+def check_names(
+    items: Iterable[str], parse: Callable[[str], Any], known: Iterable[str], key: str, name: str
+) -> None:
+    """Rules, attentions and schemes must be known to their tables."""
+    for item in items:
+        try:
+            parse(item)
+        except LongscaleError as error:
+            hint = nearest(item, known)
+            raise LongscaleError(f"{name}: {key}: {error}{hint}") from None
 
 
 def check_tasks(config: dict, name: str) -> None:
@@ -195,7 +303,7 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     A relative path is looked for in the working folder, then in the repository. Raises
     LongscaleError naming the key of a file that is in neither.
     """
-    named = [(config["genome"], "simulate", "genome.simulate")]
+    named = [(config["genome"], "simulate", "genome.simulate")] if config["genome"] else []
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
     named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
     for section, key, full_key in named:
@@ -212,7 +320,7 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
 
 def check_recipe(config: dict, name: str) -> None:
     """The simulated tasks must be in the recipe (after `locate_files`)."""
-    recipe = config["genome"]["simulate"]
+    recipe = config["genome"]["simulate"] if config["genome"] else None
     known = (yaml.safe_load(Path(recipe).read_text()) or {}).get("tasks", {}) if recipe else {}
     for task, entry in config["tasks"].items():
         if entry["source"] == "simulated" and task not in known:

@@ -9,7 +9,12 @@ import torch
 
 
 def alibi_slopes(heads: int) -> torch.Tensor:
-    """Slopes (H,), float32: 2^(-8/H), 2^(-16/H), ... for a power of two.
+    """`slopes_of` as a tensor (H,), float32."""
+    return torch.tensor(slopes_of(heads))
+
+
+def slopes_of(heads: int) -> list[float]:
+    """Slopes of H heads: 2^(-8/H), 2^(-16/H), ... for a power of two.
 
     For other H: the slopes of the next lower power of two, then every other slope of the next
     higher one (the authors' interleave; 12 heads: 2^-1 ... 2^-8, 2^-0.5, 2^-1.5, 2^-2.5, 2^-3.5).
@@ -17,7 +22,7 @@ def alibi_slopes(heads: int) -> torch.Tensor:
     power = 1 << (heads.bit_length() - 1)
     slopes = [2 ** (-8 * h / power) for h in range(1, power + 1)]
     slopes += [2 ** (-4 * h / power) for h in range(1, 2 * (heads - power), 2)]
-    return torch.tensor(slopes)
+    return slopes
 
 
 def alibi_band(slopes: torch.Tensor, n: int) -> torch.Tensor:

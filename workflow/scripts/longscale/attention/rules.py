@@ -61,6 +61,16 @@ def yarn_temperature(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Te
     return (0.1 * (n / n_train).log() + 1).square()
 
 
+def entropy_matched(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
+    """Never called: the multiplier is measured, per head and length (`evaluation.entropy`).
+
+    It is the one that gives each head the attention entropy at n that it has at n_train, on
+    unlabelled data that is held out, with bias and mask in place.
+    """
+    del n, n_train, head_dim
+    raise LongscaleError("rule: 'entropy-matched' is measured, it has no formula.")
+
+
 def critscale(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     """CritScale: n^(2/d) sqrt(1 - n^(-2/d)) over the same at n_train.
 
@@ -75,12 +85,14 @@ class LengthRule:
     """A row of `LENGTH_RULES`.
 
     `released` marks the released defect: d is heads * head_dim, n_train is fixed, beta is not
-    held at 1 below it, and the bias is multiplied too.
+    held at 1 below it, and the bias is multiplied too. `measured`: the multipliers come from a
+    measurement on the checkpoint, one per head and length, not from the formula.
     """
 
     multiplier: Callable[[torch.Tensor, float, int], torch.Tensor]
     needs_n_train: bool = True
     released: bool = False
+    measured: bool = False
 
 
 LENGTH_RULES: dict[str, LengthRule] = {
@@ -90,6 +102,7 @@ LENGTH_RULES: dict[str, LengthRule] = {
     "sqrtlogn": LengthRule(sqrtlogn),
     "yarn-temperature": LengthRule(yarn_temperature),
     "critscale": LengthRule(critscale),
+    "entropy-matched": LengthRule(entropy_matched, measured=True),
     "infoscale-released": LengthRule(infoscale_released, needs_n_train=False, released=True),
 }
 
@@ -129,3 +142,13 @@ def check_n_train(rule: str, n_train: float | None) -> None:
             f"n_train: rule {rule!r} needs the number of tokens the checkpoint was trained at, "
             f"2 or more, not {n_train}; write n_train into the checkpoint's config.json."
         )
+
+
+def check_measured(rule: str, measured: object | None) -> None:
+    """`LongscaleError` unless measured multipliers are given exactly where `rule` asks for them."""
+    if length_rule(rule).measured and measured is None:
+        raise LongscaleError(
+            f"rule: {rule!r} has no formula; give the multipliers measured on the checkpoint."
+        )
+    if not length_rule(rule).measured and measured is not None:
+        raise LongscaleError(f"rule: {rule!r} has a formula; it takes no measured multipliers.")

@@ -6,11 +6,11 @@ training length at one evaluation length; its baseline is `dot` + `none` of the 
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -58,6 +58,7 @@ ARM_FLAGS = {
     "non_finite_score": "a seed gives a score that is not a finite number",
     "not_converged": "training of a seed did not converge",
     "non_finite_loss": "the training loss of a seed was not finite",
+    "unmatched": "no multiplier in [0.5, 4] restores the attention entropy of some head of a seed",
     "not_learned": "the development loss of a seed never fell below that of a constant answer",
 }
 COMPARISON_FLAGS = {
@@ -91,25 +92,38 @@ class _TestSet:
         return int(self.blocks.max()) + 1
 
 
+class Run(Protocol):
+    """One seed of one arm at one length: its value, and the same in every draw."""
+
+    @property
+    def value(self) -> float: ...
+
+    @property
+    def resampled(self) -> np.ndarray | None: ...  # (resamples,)
+
+    @property
+    def usable(self) -> bool: ...  # whether a verdict may rest on it
+
+
 @dataclass(frozen=True)
 class _Run:
-    """One score column: one seed of one arm at one evaluation length."""
+    """One score column; its value is the AUROC."""
 
-    auroc: float
+    value: float
     resampled: np.ndarray | None  # (resamples,)
     metrics: dict[str, float]
     flags: frozenset[str]
 
     @property
     def usable(self) -> bool:
-        """Whether a verdict may rest on it."""
         return self.resampled is not None and not self.flags & {
             "constant_prediction",
             "non_finite_score",
         }
 
 
-_Runs = dict[int, _Run]  # by seed
+Runs = Mapping[int, Run]  # by seed
+_Runs = dict[int, _Run]
 
 
 def build_auroc_table(
@@ -160,7 +174,7 @@ def build_auroc_table(
         task_cells = list(of_task)
         test_set = _read_test_set(task_cells[0], block_bp, resamples, seed)
         ceilings = _Ceilings(test_set, (truths or {}).get(task))
-        seed_draws = _SeedDraws(task, resamples, seed)
+        seed_draws = SeedDraws(resamples, seed, task)
         for place, group in groupby(task_cells, key=lambda cell: _place(cell)[:5]):
             _, protocol, model, train_bp, eval_bp = place
             runs = _read_group(list(group), test_set)
@@ -197,7 +211,7 @@ def build_wide_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     main = table[~is_released(table)]
     wide = (
-        main.assign(text=main.apply(_interval_text, axis=1))
+        main.assign(text=main.apply(interval_text, axis=1))
         .pivot(index=ARM_COLUMNS, columns="eval_bp", values="text")
         .fillna("")
         .sort_index(axis=1)
@@ -207,9 +221,11 @@ def build_wide_table(table: pd.DataFrame) -> pd.DataFrame:
     return sort_arms(wide.reset_index())
 
 
-def is_released_arm(table: pd.DataFrame) -> pd.Series:
-    """Whether the attention or the rule of each row is a defect of the released code."""
-    arm = table[["attention", "rule"]].apply(lambda names: names.str.endswith("-released"))
+def is_released_arm(
+    table: pd.DataFrame, columns: Sequence[str] = ("attention", "rule")
+) -> pd.Series:
+    """Whether one of the names of each row's arm is a defect of the released code."""
+    arm = table[list(columns)].apply(lambda names: names.str.endswith("-released"))
     return arm.any(axis="columns")
 
 
@@ -223,7 +239,7 @@ def sort_arms(table: pd.DataFrame) -> pd.DataFrame:
     and, where it has one, eval_bp."""
 
     def key(column: pd.Series) -> pd.Series:
-        return column.map(_natural) if column.name in ("attention", "rule") else column
+        return column.map(natural_order) if column.name in ("attention", "rule") else column
 
     by = [name for name in [*ARM_COLUMNS, "eval_bp"] if name in table.columns]
     return table.sort_values(by, key=key, kind="stable", ignore_index=True)
@@ -241,12 +257,23 @@ def read_auroc_table(path: str | Path) -> pd.DataFrame:
     Raises:
         LongscaleError: a column of `AUROC_COLUMNS` is missing.
     """
-    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
-    missing = [name for name in AUROC_COLUMNS if name not in table.columns]
-    if missing:
-        raise LongscaleError(f"{path}: column {missing[0]!r} of the AUROC table is missing")
     texts = {"task", "protocol", "model", "attention", "rule", "verdict", "rule_verdict", "flags"}
-    numbers = [name for name in AUROC_COLUMNS if name not in texts]
+    return read_table(path, AUROC_COLUMNS, texts, kind="AUROC")
+
+
+def read_table(
+    path: str | Path, columns: Sequence[str], texts: Iterable[str], *, kind: str
+) -> pd.DataFrame:
+    """Read a TSV that `write_table` made: `texts` as they are, the others of `columns` as numbers.
+
+    Raises:
+        LongscaleError: one of `columns` is missing; the sentence calls the table by its `kind`.
+    """
+    table = pd.read_csv(path, sep="\t", dtype=str, keep_default_na=False)
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise LongscaleError(f"{path}: column {missing[0]!r} of the {kind} table is missing")
+    numbers = [name for name in columns if name not in set(texts)]
     return table.assign(**{name: pd.to_numeric(table[name]) for name in numbers})
 
 
@@ -258,20 +285,22 @@ def _place(cell: Cell) -> tuple[Any, ...]:
     )
 
 
-def _natural(name: str) -> str:
+def natural_order(name: str, first: Sequence[str] = BASELINE) -> str:
     """Sort key: the baseline first, numbers by value (cos16 before cos128)."""
-    if name in BASELINE:
+    if name in first:
         return ""
     return re.sub(r"\d+", lambda digits: digits.group().zfill(9), name)
 
 
-def _interval_text(row: pd.Series) -> str:
-    if math.isnan(row["auroc"]):
+def interval_text(row: pd.Series, metric: str = "auroc") -> str:
+    """A cell of a wide table: `metric` with its interval, and a star where the row has flags."""
+    value, low, high = row[metric], row[f"{metric}_lo"], row[f"{metric}_hi"]
+    if math.isnan(value):
         text = ""
-    elif math.isnan(row["auroc_lo"]):
-        text = f"{row['auroc']:.3f}"
+    elif math.isnan(low):
+        text = f"{value:.3f}"
     else:
-        text = f"{row['auroc']:.3f} [{row['auroc_lo']:.3f}, {row['auroc_hi']:.3f}]"
+        text = f"{value:.3f} [{low:.3f}, {high:.3f}]"
     return f"{text} *".lstrip() if row["flags"] else text
 
 
@@ -315,11 +344,13 @@ def _read_group(cells: list[Cell], test_set: _TestSet) -> dict[tuple[str, str], 
                 f"{cell.path} and {test_set.path}: the score files of a task must hold the same "
                 "variants with the same labels, these differ"
             )
-        flags = frozenset(provenance["flags"])
-        known: dict[bytes, _Run] = {}  # up to the training length all rules give the same scores
+        # Up to the training length all rules give the same scores.
+        known: dict[tuple[bytes, frozenset[str]], _Run] = {}
         for rule in rule_columns(frame):
             scores = frame[rule].to_numpy()
-            key = scores.tobytes()
+            of_rule = provenance.get("rule_flags", {}).get(rule, [])
+            flags = frozenset([*provenance["flags"], *of_rule])
+            key = scores.tobytes(), flags
             if key not in known:
                 known[key] = _evaluate(scores, flags, test_set)
             runs.setdefault((cell.attention, rule), {})[cell.seed] = known[key]
@@ -383,17 +414,20 @@ class _Ceilings:
 # ------------------------------------------------------------------------- comparing arms
 
 
-class _SeedDraws:
-    """Shares of each seed in each draw, the same for all arms that have the same seeds."""
+class SeedDraws:
+    """Shares of each seed in each draw, the same for all arms that have the same seeds.
 
-    def __init__(self, task: str, resamples: int, seed: int) -> None:
-        self._task = task
+    `names` say what is compared: the task of an AUROC table.
+    """
+
+    def __init__(self, resamples: int, seed: int, *names: str) -> None:
         self._resamples = resamples
         self._seed = seed
+        self._names = names
 
     def of(self, seeds: list[int]) -> np.ndarray:
         """(seeds, resamples), each column sums to 1."""
-        generator = draw_generator(self._seed, self._task, "seeds", *map(str, seeds))
+        generator = draw_generator(self._seed, *self._names, "seeds", *map(str, seeds))
         return draw_seeds(len(seeds), self._resamples, generator)
 
 
@@ -401,52 +435,55 @@ def _compare(
     arm: tuple[str, str],
     runs: dict[tuple[str, str], _Runs],
     task_flags: frozenset[str],
-    seed_draws: _SeedDraws,
+    seed_draws: SeedDraws,
 ) -> dict[str, Any]:
     """The columns of one row that depend on the arm."""
     own = runs[arm]
     flags = task_flags.union(*(run.flags for run in own.values()))
     if len(own) == 1 and arm[0] != BASELINE[0]:
         flags = flags | {"single_seed"}
-    by_rule = _difference(arm, (arm[0], BASELINE[1]), runs, seed_draws)
-    low, high = _interval(own, None, seed_draws)
+    by_rule = difference(arm, (arm[0], BASELINE[1]), runs, seed_draws)
+    low, high = interval(own, None, seed_draws)
     means = {
         name: float(np.mean([run.metrics[name] for run in own.values()])) for name in METRIC_COLUMNS
     }
     return {
         "seeds": len(own),
-        "auroc": float(np.mean([run.auroc for run in own.values()])),
+        "auroc": float(np.mean([run.value for run in own.values()])),
         "auroc_lo": low,
         "auroc_hi": high,
-        **_difference(arm, BASELINE, runs, seed_draws),
+        **difference(arm, BASELINE, runs, seed_draws),
         **{f"rule_{name}": value for name, value in by_rule.items()},
         **means,
-        "flags": ";".join(sorted(flags, key=_flag_order)),
+        "flags": join_flags(flags, FLAGS),
     }
 
 
-def _difference(
-    arm: tuple[str, str],
-    against: tuple[str, str],
-    runs: dict[tuple[str, str], _Runs],
-    seed_draws: _SeedDraws,
+def difference(
+    arm: tuple[str, ...],
+    against: tuple[str, ...],
+    runs: Mapping[tuple[str, ...], Runs],
+    seed_draws: SeedDraws,
 ) -> dict[str, Any]:
-    """`delta, delta_lo, delta_hi, verdict` of an arm against another arm of its group."""
+    """`delta, delta_lo, delta_hi, verdict` of an arm against another arm of its group.
+
+    Only the seeds that both have count; `runs` may lack `against`.
+    """
     baseline = runs.get(against, {})
     shared = sorted(runs[arm].keys() & baseline.keys())
     own = {seed: runs[arm][seed] for seed in shared}
     delta = low = high = math.nan
     if shared:
-        delta = float(np.mean([own[seed].auroc - baseline[seed].auroc for seed in shared]))
-        low, high = _interval(own, baseline, seed_draws)
+        delta = float(np.mean([own[seed].value - baseline[seed].value for seed in shared]))
+        low, high = interval(own, baseline, seed_draws)
     verdict = "better" if low > 0 else "worse" if high < 0 else "unresolved"
     if arm == against:
         verdict = "baseline"
     return {"delta": delta, "delta_lo": low, "delta_hi": high, "verdict": verdict}
 
 
-def _interval(own: _Runs, baseline: _Runs | None, seed_draws: _SeedDraws) -> tuple[float, float]:
-    """95% interval of the mean AUROC over the seeds of `own`, or of its excess over `baseline`."""
+def interval(own: Runs, baseline: Runs | None, seed_draws: SeedDraws) -> tuple[float, float]:
+    """95% interval of the mean value over the seeds of `own`, or of its excess over `baseline`."""
     seeds = sorted(own)
     involved = [own[seed] for seed in seeds]
     if baseline is not None:
@@ -459,6 +496,7 @@ def _interval(own: _Runs, baseline: _Runs | None, seed_draws: _SeedDraws) -> tup
     return percentile_interval((values * seed_draws.of(seeds)).sum(axis=0))
 
 
-def _flag_order(flag: str) -> tuple[int, str]:
-    known = list(FLAGS)
-    return (known.index(flag) if flag in FLAGS else len(known), flag)
+def join_flags(flags: Iterable[str], known: Iterable[str]) -> str:
+    """The column `flags`: in the order of `known`, others behind them by name."""
+    order = {flag: index for index, flag in enumerate(known)}
+    return ";".join(sorted(flags, key=lambda flag: (order.get(flag, len(order)), flag)))

@@ -72,11 +72,12 @@ def write_scores(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str,
             the task has none; label 0 or 1), then one column per rule with the log-odds of
             label 1, stored as float32.
         path: the parquet file.
-        provenance: what JSON can hold; `flags` is a list of strings such as `not_converged`.
+        provenance: what JSON can hold; `flags` is a list of strings such as `not_converged`;
+            `rule_flags`, which may be absent, maps a rule to flags of its column alone.
 
     Raises:
         LongscaleError: a column is missing, a label is not 0 or 1, a row stands twice, or
-            `flags` is not a list of strings.
+            `flags` or `rule_flags` is not as it must be.
     """
     _check_frame(frame, path)
     _check_flags(provenance, path)
@@ -145,5 +146,14 @@ def _check_frame(frame: pd.DataFrame, path: str | Path) -> None:
 
 def _check_flags(provenance: Mapping[str, Any], path: str | Path) -> None:
     flags = provenance.get("flags") if isinstance(provenance, Mapping) else None
-    if not isinstance(flags, list) or not all(isinstance(flag, str) for flag in flags):
+    if not _is_list_of_strings(flags):
         raise LongscaleError(f"{path}: the provenance's 'flags' must be a list of strings")
+    of_rules = provenance.get("rule_flags", {})
+    if not isinstance(of_rules, Mapping) or not all(map(_is_list_of_strings, of_rules.values())):
+        raise LongscaleError(
+            f"{path}: the provenance's 'rule_flags' must map a rule to a list of strings"
+        )
+
+
+def _is_list_of_strings(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

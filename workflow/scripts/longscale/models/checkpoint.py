@@ -1,43 +1,129 @@
-"""Read and convert checkpoints under DNABERT-2's original key names.
+"""Read and convert checkpoints of DNABERT-2 and GAU-alpha under their original key names.
 
 A checkpoint is a folder with `config.json` and `model.safetensors`, or the original
 `pytorch_model.bin`, which is read with `weights_only=True`: code in a pickle never runs. To write
 one, use `save_pretrained`. Nothing is left random in silence: every key that does not fit is an
-error, except the new parts of a model that the checkpoint was not trained with.
+error, except the parts that `FAMILIES` names. To add an architecture, write one row there.
 """
 
 import json
 import pickle
+import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
-from longscale.models.dnabert2 import (
-    DNABERT2ForMaskedLM,
-    DNABERT2ForSequenceClassification,
-    DNABERT2PreTrainedModel,
-)
+from longscale.models.dnabert2 import DNABERT2ForMaskedLM, DNABERT2ForSequenceClassification
+from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 
-Model = TypeVar("Model", bound=DNABERT2PreTrainedModel)
+Model = TypeVar("Model", bound=PreTrainedModel)
+Weights = dict[str, torch.Tensor]
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
 
-# Parts that a model may have beyond its checkpoint (they are trained or set afterwards), and parts
-# that a checkpoint may have beyond the model. Neither holds anything of the encoder.
-_NEW_PREFIXES = ("bert.pooler.", "classifier.", "head.")
-_NEW_SUFFIX = ".attention.self.alpha"
-_DROPPED_PREFIXES = ("cls.", "bert.pooler.")
-
 # Written by transformers about the run that saved the file, not about the architecture.
 _FOREIGN_CONFIG_KEYS = {"architectures", "dtype", "transformers_version"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the checkpoints of one architecture have in common: a row of `FAMILIES`.
+
+    `prefix`: of the encoder's keys. `masked_lm`, `classifier`: the classes that a whole checkpoint
+    is one of. `new`: parts that a model may have beyond its checkpoint (they are trained or set
+    afterwards). `dropped`: parts that a checkpoint may have beyond a model, which has none of them.
+    `buffers`: constants that some files store, never read. All three are patterns of keys, and none
+    holds a weight of the encoder. `tokenizer_files`: globs of what a conversion takes along.
+    `config`: config.json in the words of this project.
+    """
+
+    name: str
+    prefix: str
+    masked_lm: type[PreTrainedModel]
+    classifier: type[PreTrainedModel] | None
+    new: str
+    dropped: str
+    buffers: str | None
+    tokenizer_files: tuple[str, ...]
+    config: Callable[[dict[str, object]], dict[str, object]]
+
+
+def _gau_alpha_config(stored: dict[str, object]) -> dict[str, object]:
+    """A GAU-alpha config.json, where it is a published one, in the words of this project.
+
+    The training length is `max_position_embeddings`, as long as the rotary positions of a published
+    file reach. The released training of HT-NEKO (model/train.py) writes down in `my_info_dict` what
+    it did; the attention it trained with stands nowhere else.
+    """
+    own = {"n_train": stored.get("max_position_embeddings", GAUAlphaConfig.max_position_embeddings)}
+    info = stored.get("my_info_dict")
+    if info:
+        own |= _released_training(info)
+        stored = {key: value for key, value in stored.items() if key != "normalization"}
+    return own | stored
+
+
+def _released_training(info: object) -> dict[str, object]:
+    """Attention, normalization and n_train of `my_info_dict`; raises where they are not known."""
+    match info:
+        case {"algorithm": str(algorithm)}:
+            raise LongscaleError(
+                f"my_info_dict: the checkpoint was trained with algorithm {algorithm}; only plain "
+                "rotary positions (no algorithm) can be read."
+            )
+        case {"train_norm_method": {"name": "noCosScale"}}:
+            attention = "dot"
+        case {
+            "train_norm_method": {"name": "CosScale", "CosScale_value": int() | float() as alpha}
+        }:
+            attention = f"cos{alpha:g}"
+        case _:
+            raise LongscaleError(
+                "my_info_dict: train_norm_method is not known; its name must be noCosScale, or "
+                "CosScale with a number as CosScale_value."
+            )
+    match info:
+        case {"train_len": int(n_train), "train_normalization": {"name": str(normalization)}}:
+            return {"attention": attention, "normalization": normalization, "n_train": n_train}
+    raise LongscaleError(
+        "my_info_dict: train_len must be a number of tokens, and train_normalization have a name."
+    )
+
+
+FAMILIES = (
+    Family(
+        name="DNABERT-2",
+        prefix="bert.",
+        masked_lm=DNABERT2ForMaskedLM,
+        classifier=DNABERT2ForSequenceClassification,
+        new=r"(bert\.pooler|classifier|head)\..*|.*\.attention\.self\.alpha",
+        dropped=r"(cls|bert\.pooler)\.",
+        buffers=None,
+        tokenizer_files=("tokenizer*.json", "special_tokens_map.json"),
+        config=dict,
+    ),
+    Family(
+        name="GAU-alpha",
+        prefix="gau_alpha.",
+        masked_lm=GAUAlphaForMaskedLM,
+        classifier=None,
+        new=r".*\.gau\.alpha",
+        dropped=r"cls\.",
+        buffers=r"gau_alpha\.encoder\.(sin_pos|cos_pos|inv_freq)",
+        tokenizer_files=("tokenizer*.json", "special_tokens_map.json", "vocab.txt"),
+        config=_gau_alpha_config,
+    ),
+)
 
 
 def load_checkpoint(
@@ -49,45 +135,41 @@ def load_checkpoint(
 ) -> Model:
     """A `model_class` in evaluation mode with the weights of the checkpoint in `folder`.
 
-    `config_overrides` replace keys of its config.json (`attention`, `n_train`, `num_labels`, ...).
-    Pooler, classifier, variant head and alpha may be missing and are then initialised at random
-    (alpha: sqrt(d)), unless `complete` asks for a model that is ready to be used. A masked-LM head
-    or pooler that the model does not have is dropped. Raises
-    `LongscaleError` for files that are absent or unreadable, an unknown config key, any other key
-    that is missing or unexpected, a wrong shape, and weights that are not finite.
+    `config_overrides` replace keys of its config.json (`attention`, `n_train`, `num_labels`, ...);
+    `num_hidden_layers` below the checkpoint's own takes that many of its lowest layers. Pooler,
+    classifier, variant head and alpha may be missing and are then initialised at random (alpha:
+    sqrt(d)), unless `complete` asks for a model that is ready to be used. A masked-LM head or
+    pooler that the model does not have is dropped. Raises `LongscaleError` for files that are
+    absent or unreadable, an unknown config key, any other key that is missing or unexpected, a
+    wrong shape, and weights that are not finite.
     """
     folder = Path(folder)
+    family = _family_of(model_class)
     config = _read_config(model_class, folder, config_overrides)
     weights, source = _read_weights(folder)
+    if "num_hidden_layers" in config_overrides:
+        stored = _read_config(model_class, folder, {}).num_hidden_layers
+        weights = _without_layers(family, weights, range(config.num_hidden_layers, stored))
     model = model_class(config)
     assign_weights(model, weights, source, complete=complete)
     return model.eval()
 
 
 def assign_weights(
-    model: DNABERT2PreTrainedModel,
-    weights: dict[str, torch.Tensor],
-    source: str | Path,
-    *,
-    complete: bool = False,
+    model: PreTrainedModel, weights: Weights, source: str | Path, *, complete: bool = False
 ) -> None:
     """Copy `weights`, under original key names, into `model`; `source` names them in errors.
 
     What may be missing or dropped, and what raises, is as in `load_checkpoint`.
     """
-    expected = {_original_name(model, key): key for key in model.state_dict()}
-    if not any(key.startswith("bert.") for key in weights):  # a base model saved by itself
-        weights = {f"bert.{key}": value for key, value in weights.items()}
-    _check_tie(model, weights, source)
-    kept = {
-        key: value
-        for key, value in weights.items()
-        if key in expected or not key.startswith(_DROPPED_PREFIXES)
-    }
+    family = _family_of(type(model))
+    expected = {_original_name(family, model, key): key for key in model.state_dict()}
+    kept = _kept(family, expected, weights)
+    _check_tie(model, kept, source)
     tied = model.all_tied_weights_keys
     absent = [key for key in expected if key not in kept and key not in tied]
-    missing = [key for key in absent if complete or not _is_new(key)]
-    _complain(source, "keys are missing", missing, "is this a DNABERT-2 checkpoint?")
+    missing = [key for key in absent if complete or not re.fullmatch(family.new, key)]
+    _complain(source, "keys are missing", missing, f"is this a {family.name} checkpoint?")
     unexpected = [key for key in kept if key not in expected]
     _complain(
         source, "keys are unexpected", unexpected, f"{type(model).__name__} has no place for them."
@@ -108,22 +190,40 @@ def convert_checkpoint(folder_in: str | Path, folder_out: str | Path) -> None:
     """Write the checkpoint in `folder_in` as model.safetensors and config.json into `folder_out`.
 
     `folder_out` appears whole or not at all; the tokenizer's files come along. The checkpoint must
-    be a masked language model or a sequence classifier, and raises as in `load_checkpoint`.
+    be a masked language model or a sequence classifier of one of `FAMILIES`, and raises as in
+    `load_checkpoint`.
     """
     folder_in = Path(folder_in)
-    weights, _ = _read_weights(folder_in)
+    weights, source = _read_weights(folder_in)
+    family = _family_of_weights(weights, source)
     classifier = weights.get("classifier.weight")
-    if classifier is None:
-        model = load_checkpoint(DNABERT2ForMaskedLM, folder_in)
+    if classifier is None or family.classifier is None:
+        model = load_checkpoint(family.masked_lm, folder_in)
     else:
-        model = load_checkpoint(
-            DNABERT2ForSequenceClassification, folder_in, num_labels=len(classifier)
-        )
+        model = load_checkpoint(family.classifier, folder_in, num_labels=len(classifier))
     with atomic_folder(folder_out) as part:
         model.save_pretrained(part)
-        for pattern in ("tokenizer*.json", "special_tokens_map.json"):
+        for pattern in family.tokenizer_files:
             for path in folder_in.glob(pattern):
                 shutil.copyfile(path, part / path.name)
+
+
+def _family_of(model_class: type[PreTrainedModel]) -> Family:
+    return next(
+        family
+        for family in FAMILIES
+        if family.prefix == f"{model_class.base_model_prefix}."  # what PreTrainedModel calls it
+    )
+
+
+def _family_of_weights(weights: Weights, source: Path) -> Family:
+    for family in FAMILIES:
+        if any(key.startswith(family.prefix) for key in weights):
+            return family
+    raise LongscaleError(
+        f"{source}: no key begins with {' or '.join(family.prefix for family in FAMILIES)}; it must"
+        f" be a checkpoint of {' or '.join(family.name for family in FAMILIES)}."
+    )
 
 
 def _read_config(model_class: type[Model], folder: Path, overrides: dict[str, object]) -> object:
@@ -143,8 +243,9 @@ def _read_config(model_class: type[Model], folder: Path, overrides: dict[str, ob
     _complain("config overrides", "keys are unknown", unknown, "use keys of the model's config.")
     if "num_labels" in overrides:  # the stored names of the labels would win over their number
         known -= {"id2label", "label2id"}
-    stored = {key: value for key, value in stored.items() if key in known}
     try:
+        stored = _family_of(model_class).config(stored)
+        stored = {key: value for key, value in stored.items() if key in known}
         return config_class(**(stored | overrides))
     except LongscaleError as error:
         raise LongscaleError(f"{path}: {error}") from error
@@ -153,7 +254,7 @@ def _read_config(model_class: type[Model], folder: Path, overrides: dict[str, ob
         raise LongscaleError(f"{path}: a value does not fit: {reason}") from error
 
 
-def _read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
+def _read_weights(folder: Path) -> tuple[Weights, Path]:
     """All tensors of the folder's checkpoint, on the CPU, and the file they come from."""
     path = folder / SAFETENSORS
     if path.is_file():
@@ -176,18 +277,42 @@ def _read_weights(folder: Path) -> tuple[dict[str, torch.Tensor], Path]:
     return weights, path
 
 
-def _original_name(model: DNABERT2PreTrainedModel, key: str) -> str:
-    """A model's key under the original names, in which the encoder is `bert.`."""
-    return f"bert.{key}" if model.base_model is model else key
+def _original_name(family: Family, model: PreTrainedModel, key: str) -> str:
+    """A model's key under the original names, in which the encoder has the family's prefix."""
+    return family.prefix + key if model.base_model is model else key
 
 
-def _is_new(key: str) -> bool:
-    return key.startswith(_NEW_PREFIXES) or key.endswith(_NEW_SUFFIX)
+def _with_prefix(family: Family, weights: Weights) -> Weights:
+    """`weights` as they are, or those of a base model saved by itself under original names."""
+    if any(key.startswith(family.prefix) for key in weights):
+        return weights
+    return {family.prefix + key: value for key, value in weights.items()}
 
 
-def _check_tie(
-    model: DNABERT2PreTrainedModel, weights: dict[str, torch.Tensor], source: str | Path
-) -> None:
+def _without_layers(family: Family, weights: Weights, layers: Iterable[int]) -> Weights:
+    """`weights` less those of the encoder's `layers`."""
+    gone = tuple(f"{family.prefix}encoder.layer.{layer}." for layer in layers)
+    return {
+        key: value
+        for key, value in _with_prefix(family, weights).items()
+        if not key.startswith(gone)
+    }
+
+
+def _kept(family: Family, expected: Iterable[str], weights: Weights) -> Weights:
+    """`weights` less buffers and the parts that the model (keys `expected`) has nothing of."""
+    parts = {match[0] for key in expected if (match := re.match(family.dropped, key))}
+
+    def is_kept(key: str) -> bool:
+        if family.buffers and re.fullmatch(family.buffers, key):
+            return False
+        match = re.match(family.dropped, key)
+        return match is None or match[0] in parts
+
+    return {key: value for key, value in _with_prefix(family, weights).items() if is_kept(key)}
+
+
+def _check_tie(model: PreTrainedModel, weights: Weights, source: str | Path) -> None:
     """A tied weight that is stored twice must be the same both times."""
     for tied, origin in model.all_tied_weights_keys.items():
         if (

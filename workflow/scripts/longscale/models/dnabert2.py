@@ -10,7 +10,7 @@ d = hidden_size / H, D = hidden_size, V = vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -28,7 +28,12 @@ from longscale.attention.alibi import alibi_band, alibi_slopes
 from longscale.attention.cosine import DOT, parse_attention, unit_vectors
 from longscale.attention.kernel import Packing, pack, packed_attention
 from longscale.attention.released import released_keys, released_queries
-from longscale.attention.rules import check_n_train, length_multiplier, length_rule
+from longscale.attention.rules import (
+    check_measured,
+    check_n_train,
+    length_multiplier,
+    length_rule,
+)
 from longscale.errors import LongscaleError
 
 IGNORED_LABEL = -100
@@ -116,9 +121,13 @@ class DNABERT2SelfAttention(nn.Module):
         """Output of Wqkv (T, 3 D) -> queries, keys, values, each (T, H, d)."""
         return qkv.view(len(qkv), 3, self.heads, self.head_dim).unbind(1)
 
-    def forward(
-        self, x: torch.Tensor, packing: Packing, beta: torch.Tensor, band: torch.Tensor
-    ) -> torch.Tensor:
+    def queries_keys_values(
+        self, x: torch.Tensor, packing: Packing, beta: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """Queries, keys, values (T, H, d); a query times a key is the logit, bias aside.
+
+        `beta` (T, 1, 1) or (T, H, 1).
+        """
         q, k, v = self.heads_of(self.Wqkv(x))  # T H d
         if not self.attention.cosine:
             scale = self.head_dim**-0.5
@@ -128,7 +137,12 @@ class DNABERT2SelfAttention(nn.Module):
         else:
             q, k = unit_vectors(q), unit_vectors(k)
             scale = self.alpha[:, None] if self.attention.learned else self.attention.alpha
-        q = q * (beta * scale)  # the one place where a length rule acts on the logits
+        return q * (beta * scale), k, v  # the one place where a length rule acts on the logits
+
+    def forward(
+        self, x: torch.Tensor, packing: Packing, beta: torch.Tensor, band: torch.Tensor
+    ) -> torch.Tensor:
+        q, k, v = self.queries_keys_values(x, packing, beta)
         mixed = packed_attention(q.to(v.dtype), k.to(v.dtype), v, packing, band)
         return mixed.flatten(1)  # T D
 
@@ -197,9 +211,9 @@ class DNABERT2Encoder(nn.Module):
         self.layer = nn.ModuleList(DNABERT2Layer(config) for _ in range(config.num_hidden_layers))
 
     def forward(
-        self, x: torch.Tensor, packing: Packing, beta: torch.Tensor, band: torch.Tensor
+        self, x: torch.Tensor, packing: Packing, betas: Sequence[torch.Tensor], band: torch.Tensor
     ) -> torch.Tensor:
-        for layer in self.layer:
+        for layer, beta in zip(self.layer, betas, strict=True):
             x = layer(x, packing, beta, band)
         return x
 
@@ -227,14 +241,22 @@ class DNABERT2PreTrainedModel(PreTrainedModel):
             # What |q||k|/sqrt(d) is for entries of unit variance; `match_alpha` measures it.
             init.constant_(module.alpha, math.sqrt(module.head_dim))
 
-    def set_rule(self, name: str) -> None:
+    def set_rule(self, name: str, measured: torch.Tensor | None = None) -> None:
         """Use the length rule `name` in every layer from now on; it is not saved.
 
-        Raises `LongscaleError` for an unknown rule, and if it needs `config.n_train` and that is
-        not set.
+        `measured` (layers, heads): the multipliers of a measured rule, for sequences of more than
+        `config.n_train` tokens. Raises `LongscaleError` for an unknown rule, if what it needs
+        (`config.n_train`, `measured`) is not there, and if `measured` has another shape.
         """
         check_n_train(name, self.config.n_train)
-        self.base_model.rule = name
+        check_measured(name, measured)
+        shape = (self.config.num_hidden_layers, self.config.num_attention_heads)
+        if measured is not None and tuple(measured.shape) != shape:
+            raise LongscaleError(
+                f"rule: {name!r} was given multipliers of shape {tuple(measured.shape)}; the model "
+                f"has {shape[0]} layers of {shape[1]} heads."
+            )
+        self.base_model.rule, self.base_model.measured = name, measured
 
 
 class DNABERT2Model(DNABERT2PreTrainedModel):
@@ -242,7 +264,7 @@ class DNABERT2Model(DNABERT2PreTrainedModel):
 
     def __init__(self, config: DNABERT2Config, add_pooling_layer: bool = True) -> None:
         super().__init__(config)
-        self.rule = "none"
+        self.rule, self.measured = "none", None
         self.embeddings = DNABERT2Embeddings(config)
         self.encoder = DNABERT2Encoder(config)
         self.pooler = DNABERT2Pooler(config) if add_pooling_layer else None
@@ -268,24 +290,29 @@ class DNABERT2Model(DNABERT2PreTrainedModel):
         if token_type_ids is not None:
             token_type_ids = token_type_ids.flatten()[packing.tokens]
         x = self.embeddings(input_ids.flatten()[packing.tokens], token_type_ids)
-        beta, band = self._length_scaling(packing)
-        return self.encoder(x, packing, beta, band), packing
+        betas, band = self.length_scaling(packing)
+        return self.encoder(x, packing, betas, band), packing
 
-    def _length_scaling(self, packing: Packing) -> tuple[torch.Tensor, torch.Tensor]:
-        """beta of each token (T, 1, 1) and the ALiBi band, (1, H, W); the rule acts on beta alone.
+    def length_scaling(self, packing: Packing) -> tuple[list[torch.Tensor], torch.Tensor]:
+        """beta of each token, layer by layer, (T, 1, 1) or measured for each head (T, H, 1), and
+        the ALiBi band, (1, H, W); the rule acts on beta alone.
 
         Only for the released rule the band is multiplied too, (B, H, W).
         """
         config, rule, device = self.config, length_rule(self.rule), packing.tokens.device
         heads = config.num_attention_heads
         head_dim = config.hidden_size // heads
+        band = alibi_band(alibi_slopes(heads).to(device), packing.longest)[None]  # 1 H W
+        if rule.measured:
+            beyond = (packing.lengths > config.n_train).to(device)[packing.sequence, None, None]
+            measured = self.measured.to(device, torch.float32)[:, None, :, None]
+            return list(torch.where(beyond, measured, 1.0)), band
         d = config.hidden_size if rule.released else head_dim
         multiplier = length_multiplier(self.rule, packing.lengths, config.n_train, d)
         multiplier = multiplier.to(device, torch.float32)[:, None, None]  # B 1 1
-        band = alibi_band(alibi_slopes(heads).to(device), packing.longest)[None]  # 1 H W
         if rule.released:
             band = band * multiplier
-        return multiplier[packing.sequence], band
+        return [multiplier[packing.sequence]] * config.num_hidden_layers, band
 
     def forward(
         self,

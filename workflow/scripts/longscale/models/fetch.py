@@ -8,9 +8,11 @@ from pathlib import Path
 from longscale.errors import LongscaleError
 from longscale.files import atomic_path
 from longscale.genome.hub import hub_file
+from longscale.models.characters import read_vocab
 from longscale.models.checkpoint import convert_checkpoint
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+TOKENIZERS = ("tokenizer.json", "vocab.txt")
 
 
 def fetch_checkpoint(
@@ -24,8 +26,9 @@ def fetch_checkpoint(
     """Put config.json, model.safetensors and tokenizer.json of `source` into `folder`.
 
     `source` is a folder, or a repository of the Hugging Face hub (`owner/name`) at `revision`;
-    `tokenizer` is a folder whose tokenizer.json replaces the checkpoint's own. An original
-    pytorch_model.bin is converted, reading tensors only. Raises LongscaleError naming the source.
+    `tokenizer` is a folder whose tokenizer replaces the checkpoint's own. An original
+    pytorch_model.bin is converted, reading tensors only; where there is no tokenizer.json, it is
+    made from BERT's vocab.txt. Raises LongscaleError naming the source.
     """
     folder = Path(folder)
     with tempfile.TemporaryDirectory() as scratch:
@@ -34,24 +37,44 @@ def fetch_checkpoint(
         else:
             local = Path(scratch)
             download_checkpoint(source, local, revision, own_tokenizer=tokenizer is None)
-        path = Path(tokenizer or local) / "tokenizer.json"
-        if not path.is_file():
-            raise LongscaleError(
-                f"{path}: no such file; a checkpoint needs its tokenizer beside it"
-            )
+        text = _tokenizer_json(Path(tokenizer or local))
         convert_checkpoint(local, folder)
         with atomic_path(folder / "tokenizer.json") as part:
-            shutil.copyfile(path, part)
+            part.write_bytes(text)
     report(f"{source} at revision {revision} is in {folder}")
 
 
 def download_checkpoint(repo: str, folder: Path, revision: str, *, own_tokenizer: bool) -> None:
     """The files of a checkpoint from the hub into `folder`; safetensors if it has them."""
-    names = ["config.json"] + (["tokenizer.json"] if own_tokenizer else [])
-    for name in names:
-        shutil.copyfile(hub_file(repo, name, revision=revision), folder / name)
-    for name in WEIGHTS:
-        cached = hub_file(repo, name, revision=revision, optional=name != WEIGHTS[-1])
+    _download_first(repo, folder, revision, "config.json")
+    if own_tokenizer:
+        _download_first(repo, folder, revision, *TOKENIZERS)
+    _download_first(repo, folder, revision, *WEIGHTS)
+
+
+def _download_first(repo: str, folder: Path, revision: str, *names: str) -> None:
+    """The first of `names` that the repository has; raises where it has none."""
+    *others, last = names
+    for name in others:
+        cached = hub_file(repo, name, revision=revision, optional=True)
         if cached is not None:
             shutil.copyfile(cached, folder / name)
             return
+    try:
+        shutil.copyfile(hub_file(repo, last, revision=revision), folder / last)
+    except LongscaleError as error:
+        if not others:
+            raise
+        raise LongscaleError(f"{error} ({', '.join(others)} is not there either)") from error
+
+
+def _tokenizer_json(folder: Path) -> bytes:
+    """The content of the folder's tokenizer.json, or of one made from its vocab.txt."""
+    path, vocabulary = (folder / name for name in TOKENIZERS)
+    if path.is_file():
+        return path.read_bytes()
+    if vocabulary.is_file():
+        return read_vocab(vocabulary).to_str(pretty=True).encode()
+    raise LongscaleError(
+        f"{path}: no such file, nor {vocabulary.name}; a checkpoint needs its tokenizer beside it"
+    )

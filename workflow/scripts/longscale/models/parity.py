@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -22,10 +23,13 @@ from longscale.models.dnabert2 import (
     DNABERT2ForMaskedLM,
     DNABERT2ForSequenceClassification,
 )
+from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 
 TOLERANCE = 1e-4
+_BESIDE = "the weights beside it"
 
 Arrays = dict[str, np.ndarray]
+Known, Value = TypeVar("Known"), TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -77,10 +81,17 @@ def _check_file(path: Path) -> ParityResult:
         weights |= _read_arrays(other)
     inputs, compute = _FAMILIES[family]
     expected = {key: value for key, value in fixture.items() if key not in inputs}
+    if not expected:
+        raise LongscaleError(f"{path}: there are inputs, but no array to compare.")
     try:
-        computed = compute(path, fixture, weights)
+        computed = compute(fixture, weights)
+    except LongscaleError as error:
+        raise LongscaleError(f"{path}: {error}") from error
     except (KeyError, json.JSONDecodeError) as error:
         raise LongscaleError(f"{path}: an input or a key of meta is missing: {error}.") from error
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise LongscaleError(f"{path}: a value of meta does not fit: {reason}.") from error
     errors = {key: _error(path, key, computed, value) for key, value in expected.items()}
     where = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
     return ParityResult(path.name, error=errors[where], where=where)
@@ -105,6 +116,15 @@ def _error(path: Path, key: str, computed: Arrays, expected: np.ndarray) -> floa
     return float(np.abs(computed[key] - expected).max())
 
 
+def _known(key: str, value: object, known: dict[Known, Value]) -> Value:
+    """What a value of `meta` stands for; `LongscaleError` naming the known ones if nothing."""
+    if value not in list(known):  # which may not even be hashable
+        raise LongscaleError(
+            f"meta {key} is {value!r}; the known ones are {', '.join(map(str, known))}."
+        )
+    return known[value]
+
+
 # --- DNABERT-2 --------------------------------------------------------------------------------
 
 _DNABERT2_INPUTS = {
@@ -118,9 +138,9 @@ _DNABERT2_INPUTS = {
 }
 
 
-def _dnabert2_outputs(path: Path, fixture: Arrays, weights: Arrays) -> Arrays:
+def _dnabert2_outputs(fixture: Arrays, weights: Arrays) -> Arrays:
     """Everything that a DNABERT-2 fixture may hold, computed with this project's model."""
-    config, rule = _dnabert2_config(path, json.loads(str(fixture["meta"])))
+    config, rule = _dnabert2_config(json.loads(str(fixture["meta"])))
     tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
     inputs = {
         key: torch.from_numpy(fixture[key]) for key in _DNABERT2_INPUTS - {"meta"} if key in fixture
@@ -130,8 +150,8 @@ def _dnabert2_outputs(path: Path, fixture: Arrays, weights: Arrays) -> Arrays:
     without_classifier = {
         key: value for key, value in tensors.items() if not key.startswith("classifier.")
     }
-    assign_weights(classifier, tensors, path.parent)
-    assign_weights(masked_lm, without_classifier, path.parent)
+    assign_weights(classifier, tensors, _BESIDE)
+    assign_weights(masked_lm, without_classifier, _BESIDE)
     classifier.set_rule(rule)
     masked_lm.set_rule(rule)
     computed = _gradients(classifier, inputs)
@@ -143,21 +163,15 @@ def _dnabert2_outputs(path: Path, fixture: Arrays, weights: Arrays) -> Arrays:
     }
 
 
-def _dnabert2_config(path: Path, meta: dict[str, object]) -> tuple[DNABERT2Config, str]:
+def _dnabert2_config(meta: dict[str, object]) -> tuple[DNABERT2Config, str]:
     """Config and length rule of the released code's run that `meta` describes."""
     methods = {"noCosScale": "dot", "CosScale": f"cos{meta['norm_scale'] or 0:g}-released"}
     rules = {"softmax": "none", "InfoScale": "infoscale-released"}
-    for key, known in (("norm_method", methods), ("normalization", rules)):
-        if meta[key] not in known:
-            raise LongscaleError(
-                f"{path}: meta {key} is {meta[key]!r}; the known ones are {', '.join(known)}."
-            )
+    attention = _known("norm_method", meta["norm_method"], methods)
+    rule = _known("normalization", meta["normalization"], rules)
     keys = set(DNABERT2Config.__dataclass_fields__) | {"num_labels"}
     config = {key: value for key, value in meta.items() if key in keys and key != "n_train"}
-    return (
-        DNABERT2Config(**config, attention=methods[meta["norm_method"]]),
-        rules[meta["normalization"]],
-    )
+    return DNABERT2Config(**config, attention=attention), rule
 
 
 def _gradients(
@@ -227,7 +241,74 @@ def _masked_lm_outputs(
     }
 
 
+# --- GAU-alpha --------------------------------------------------------------------------------
+
+_GAU_INPUTS = {"meta", "input_ids", "attention_mask"}
+
+# The released code's evaluation (`normalization` of meta) -> the checkpoint's own, the length rule.
+_GAU_NORMALIZATIONS = {
+    "softmax": ("softmax", "none"),
+    "softmax_plus": ("softmax_plus", "none"),
+    "squared_relu": ("squared_relu", "none"),
+    "InfoScale": ("softmax", "infoscale"),
+}
+
+# The released code's `algorithm` -> position scheme. PoSE is known to it, but changes nothing.
+_GAU_SCHEMES = {
+    None: "rope",
+    "PoSE": "rope",
+    "ALiBi": "alibi-released",
+    "YaRN": "yarn-released",
+    "StreamingLLM": "streamingllm-released",
+    "PI": "pi-released",
+    "ReRoPE": "rerope-released",
+    "LM-Infinite": "lm-infinite-released",
+    "Windowed-Attention": "windowed-released",
+}
+
+_GAU_ROW_STEP = 7  # a fixture holds the attention weights of every seventh query
+
+
+def _gau_outputs(fixture: Arrays, weights: Arrays) -> Arrays:
+    """Everything that a GAU-alpha fixture may hold, computed with this project's model."""
+    model = _gau_model(json.loads(str(fixture["meta"])))
+    tensors = {key: torch.from_numpy(value) for key, value in weights.items()}
+    assign_weights(model, tensors, _BESIDE)
+    ids, mask = (torch.from_numpy(fixture[key]) for key in ("input_ids", "attention_mask"))
+    layer1: list[torch.Tensor] = []
+    hook = model.gau_alpha.encoder.layer[0].register_forward_hook(
+        lambda _module, _args, output: layer1.append(output)
+    )
+    rows = torch.arange(0, ids.shape[1], _GAU_ROW_STEP)
+    with torch.no_grad():
+        computed = {
+            "last_hidden": model.gau_alpha(ids, mask).last_hidden_state,
+            "logits": model(ids, mask).logits,
+            "attn0_row": model.gau_alpha.attention_weights(ids, 0, mask, rows),
+        }
+    hook.remove()
+    computed["layer1_hidden"] = layer1[0]
+    return {key: value.numpy() for key, value in computed.items()}
+
+
+def _gau_model(meta: dict[str, object]) -> GAUAlphaForMaskedLM:
+    """Model, length rule and position scheme of the run that `meta` describes, without weights."""
+    normalization, rule = _known("normalization", meta["normalization"], _GAU_NORMALIZATIONS)
+    methods = {"noCosScale": "dot", "CosScale": f"cos{meta.get('norm_scale') or 0:g}"}
+    attention = _known("norm_method", meta.get("norm_method", "noCosScale"), methods)
+    scheme = _known("algorithm", meta.get("algorithm"), _GAU_SCHEMES)
+    keys = GAUAlphaConfig.__dataclass_fields__.keys() - {"scheme", "n_train"}
+    stored = {key: value for key, value in meta.items() if key in keys}
+    ours = {"attention": attention, "normalization": normalization, "n_train": meta["train_len"]}
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(**(stored | ours))).eval()
+    model.set_rule(rule)
+    options = {"window": meta["rerope_window"]} if scheme == "rerope-released" else {}
+    model.set_scheme(scheme, **options)
+    return model
+
+
 # Family (a file name up to its first underscore) -> input arrays, function that computes the rest.
-_FAMILIES: dict[str, tuple[set[str], Callable[[Path, Arrays, Arrays], Arrays]]] = {
+_FAMILIES: dict[str, tuple[set[str], Callable[[Arrays, Arrays], Arrays]]] = {
     "dnabert2": (_DNABERT2_INPUTS, _dnabert2_outputs),
+    "gau": (_GAU_INPUTS, _gau_outputs),
 }

@@ -127,22 +127,27 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
     """The tokenizer in a folder's `tokenizer.json`; raises if its special tokens are not
     DNABERT-2's.
     """
+    tokenizer = read_tokenizer(folder)
+    found = tuple(tokenizer.token_to_id(token) for token in SPECIAL_TOKENS)
+    if found != (UNK, CLS, SEP, PAD, MASK):
+        raise LongscaleError(
+            f"{Path(folder) / 'tokenizer.json'}: the ids of {', '.join(SPECIAL_TOKENS)} are"
+            f" {found}, but must be 0 to 4 (DNABERT-2's layout)"
+        )
+    return tokenizer
+
+
+def read_tokenizer(folder: str | Path) -> Tokenizer:
+    """The tokenizer in a folder's `tokenizer.json`, whatever its special tokens are."""
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
         raise LongscaleError(f"{path}: no such file; a tokenizer is expected there")
     try:
-        tokenizer = Tokenizer.from_file(str(path))
+        return Tokenizer.from_file(str(path))
     except Exception as error:  # tokenizers raises bare Exception for a malformed file
         raise LongscaleError(
             f"{path}: not a tokenizer of the tokenizers library: {error}"
         ) from error
-    found = tuple(tokenizer.token_to_id(token) for token in SPECIAL_TOKENS)
-    if found != (UNK, CLS, SEP, PAD, MASK):
-        raise LongscaleError(
-            f"{path}: the ids of {', '.join(SPECIAL_TOKENS)} are {found},"
-            " but must be 0 to 4 (DNABERT-2's layout)"
-        )
-    return tokenizer
 
 
 def encode_windows(

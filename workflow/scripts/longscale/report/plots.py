@@ -4,7 +4,7 @@ A figure shows one task, protocol and model; a row of panels per training length
 attention, a line per length rule.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -28,7 +28,7 @@ CEILING_LINE = {"color": GREY, "linewidth": 1, "linestyle": "--"}
 CHANCE_LINE = {"color": GREY, "linewidth": 0.8, "linestyle": ":"}
 TRAINING_LINE = {"color": GREY, "linewidth": 5, "alpha": 0.15}
 
-_STYLE = {
+STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -63,7 +63,7 @@ def select_figures(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield ".".join(names), sort_arms(rows)
 
 
-@mpl.rc_context(_STYLE)
+@mpl.rc_context(STYLE)
 def write_auroc_plots(table: pd.DataFrame, folder: str | Path) -> list[Path]:
     """Write every figure of an AUROC table as `{name}.svg` and `{name}.png` (see `select_figures`).
 
@@ -71,21 +71,29 @@ def write_auroc_plots(table: pd.DataFrame, folder: str | Path) -> list[Path]:
     """
     written = []
     for name, rows in select_figures(table):
-        figure = plot_auroc(rows)
-        for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
-            path = Path(folder) / f"{name}.{suffix}"
-            with atomic_path(path) as part:
-                figure.savefig(part, format=suffix, dpi=200, metadata=metadata)
-            written.append(path)
+        written += save_figure(plot_auroc(rows), Path(folder) / f"{name}.svg")
     return written
 
 
-@mpl.rc_context(_STYLE)
+def save_figure(figure: Figure, path: str | Path) -> list[Path]:
+    """Write `path`, an `.svg`, and the same as `.png` beside it; each is whole or absent.
+
+    The same figure gives the same bytes, if it was drawn and is saved within `STYLE`.
+    """
+    written = []
+    for suffix, metadata in (("svg", {"Date": None}), ("png", None)):
+        written.append(Path(path).with_name(f"{Path(path).name.removesuffix('.svg')}.{suffix}"))
+        with atomic_path(written[-1]) as part:
+            figure.savefig(part, format=suffix, dpi=200, metadata=metadata)
+    return written
+
+
+@mpl.rc_context(STYLE)
 def plot_auroc(rows: pd.DataFrame) -> Figure:
     """Draw one task, protocol and model: rows of an AUROC table, in its column names."""
     train_lengths = sorted(rows["train_bp"].unique())
     attentions = list(dict.fromkeys(rows["attention"]))
-    styles = _rule_styles(list(dict.fromkeys(rows["rule"])))
+    styles = line_styles(list(dict.fromkeys(rows["rule"])))
     size = (1.6 + max(3.2, 2.3 * len(attentions)), 1 + 2 * len(train_lengths))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -106,11 +114,11 @@ def plot_auroc(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def _rule_styles(rules: list[str]) -> dict[str, dict[str, str]]:
-    """Colour and marker of each rule, the same in all panels."""
-    styles = {"none": {"color": "black", "marker": "o"}} if "none" in rules else {}
-    for index, rule in enumerate(rule for rule in rules if rule != "none"):
-        styles[rule] = {
+def line_styles(names: list[str], first: str = "none") -> dict[str, dict[str, str]]:
+    """Colour and marker of each name, the same in all panels; `first` is black."""
+    styles = {first: {"color": "black", "marker": "o"}} if first in names else {}
+    for index, name in enumerate(name for name in names if name != first):
+        styles[name] = {
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
         }
@@ -124,13 +132,13 @@ def _draw_panel(
     axes.axhline(0.5, **CHANCE_LINE)
     ceiling = rows.drop_duplicates("eval_bp").sort_values("eval_bp").dropna(subset="ceiling")
     axes.plot(np.log2(ceiling["eval_bp"]), ceiling["ceiling"], **CEILING_LINE)
-    for (rule, style), offset in zip(styles.items(), _offsets(len(styles)), strict=True):
+    for (rule, style), offset in zip(styles.items(), offsets(len(styles)), strict=True):
         _draw_rule(
             axes, rows[rows["rule"] == rule], style, offset, front=3 if rule == "none" else 2
         )
 
 
-def _offsets(count: int) -> np.ndarray:
+def offsets(count: int) -> np.ndarray:
     """Shifts in log2(bp) that keep the error bars of `count` lines apart."""
     return 0.07 * (np.arange(count) - (count - 1) / 2)
 
@@ -144,7 +152,7 @@ def _draw_rule(
     middle = rows["auroc"].to_numpy(float)
     axes.plot(x, middle, color=colour, linewidth=1, zorder=front)
     axes.vlines(x, rows["auroc_lo"], rows["auroc_hi"], color=colour, linewidth=0.8, zorder=front)
-    hollow = rows["flags"].map(_is_hollow).to_numpy(bool)
+    hollow = rows["flags"].map(is_hollow).to_numpy(bool)
     for chosen, face in ((~hollow, colour), (hollow, "white")):
         axes.plot(
             x[chosen],
@@ -158,9 +166,9 @@ def _draw_rule(
         )
 
 
-def _is_hollow(flags: str) -> bool:
+def is_hollow(flags: str, arm_flags: Container[str] = ARM_FLAGS) -> bool:
     """A point is hollow where a flag concerns the arm, not the whole task."""
-    return not ARM_FLAGS.keys().isdisjoint(flags.split(";"))
+    return any(flag in arm_flags for flag in flags.split(";"))
 
 
 def _scale_axes(axes: Axes, rows: pd.DataFrame) -> None:
@@ -199,7 +207,7 @@ def _legend(rows: pd.DataFrame, styles: dict[str, dict[str, str]]) -> list[Line2
         Line2D([], [], linewidth=1, markersize=3.5, label=rule, **style)
         for rule, style in styles.items()
     ]
-    if rows["flags"].map(_is_hollow).any():
+    if rows["flags"].map(is_hollow).any():
         hollow = {"marker": "o", "markerfacecolor": "white", "linestyle": "", "markersize": 3.5}
         handles.append(Line2D([], [], color=GREY, label="flagged", **hollow))
     if rows["ceiling"].notna().any():

@@ -1,13 +1,16 @@
-"""The AUROC table for readers: an HTML page for the report, a few lines for the log."""
+"""The tables for readers: an HTML page for the report, a few lines for the log."""
 
 import html
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from longscale.evaluation import mlm_table
 from longscale.evaluation.compare import ARM_FLAGS, FLAGS, is_released
+from longscale.evaluation.mlm_table import ROPE
 from longscale.files import atomic_path
 
 _CSS = """
@@ -24,11 +27,17 @@ td.worse { color: #9c2f00; font-weight: bold; }
 """.strip()
 
 
-def write_html_table(table: pd.DataFrame, path: str | Path, *, title: str) -> None:
-    """Write a table (`auroc.tsv` or the wide one) as one self-contained page, whole or not at all.
+def write_html_table(
+    table: pd.DataFrame,
+    path: str | Path,
+    *,
+    title: str,
+    flag_texts: Mapping[str, str] = FLAGS,
+) -> None:
+    """Write a table (long or wide) as one self-contained page, whole or not at all.
 
     Every text is escaped; numbers have three decimals, NaN is empty. Rows with flags are set
-    off, and the flags that occur are explained below the table.
+    off, and the flags that occur are explained below the table, in the words of `flag_texts`.
     """
     columns = [str(name) for name in table.columns]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
@@ -40,7 +49,7 @@ def write_html_table(table: pd.DataFrame, path: str | Path, *, title: str) -> No
         f"<title>{html.escape(title)}</title>\n<style>\n{_CSS}\n</style>\n</head>\n<body>\n"
         f"<table>\n<caption>{html.escape(title)}</caption>\n"
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
-        f"{_html_legend(table)}</body>\n</html>\n"
+        f"{_html_legend(table, flag_texts)}</body>\n</html>\n"
     )
     with atomic_path(path) as part:
         part.write_text(page, encoding="utf-8")
@@ -68,6 +77,50 @@ def summarise(table: pd.DataFrame) -> str:
     return "\n".join([*blocks, SUMMARY_NOTE] if blocks else [])
 
 
+def summarise_mlm(table: pd.DataFrame) -> str:
+    """What each attention keeps, one line each: accuracy at the training and at the longest length.
+
+    Of the arms trained and read with RoPE, without a rule and with `infoscale`; a group per
+    corpus, protocol, model and training length. Released arms are left out.
+    """
+    blocks = []
+    on_rope = (table["scheme"] == ROPE) & (table["trained_scheme"] == ROPE)
+    main = table[on_rope & ~mlm_table.is_released(table)]
+    for names, rows in main.groupby(["corpus", "protocol", "model", "train_length"], sort=True):
+        corpus, protocol, model, train_length = names
+        longest = rows["length"].max()
+        lines = [
+            f"{corpus}, {protocol} protocol, {model}, trained at {train_length:,} tokens, "
+            f"read with RoPE at {longest:,}:"
+        ]
+        for attention, own in rows.groupby("attention", sort=False):
+            at_longest = own[own["length"] == longest].set_index("rule")
+            parts = [
+                _retained_text(rule, at_longest.loc[rule])
+                for rule in ("none", "infoscale")
+                if rule in at_longest.index
+            ]
+            of_training = own[(own["length"] == train_length) & (own["rule"] == "none")]
+            at_training = [f"{value:.3f} at {train_length:,}" for value in of_training["accuracy"]]
+            lines.append(f"  {attention}: accuracy {'; '.join([*at_training, *parts])}")
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
+def _retained_text(rule: str, row: pd.Series) -> str:
+    """One rule at the longest length: its accuracy, and the share that it retains."""
+    if math.isnan(row["accuracy"]):
+        return f"{rule}: cannot run"
+    text = f"{rule}: {row['accuracy']:.3f}"
+    if not math.isnan(row["retained"]):
+        text += f", {row['retained']:.0%} retained"
+    if not math.isnan(row["retained_lo"]):
+        text += f" [{row['retained_lo']:.0%}, {row['retained_hi']:.0%}]"
+    # A share of one training's own accuracy is no comparison between trainings.
+    flags = [flag for flag in row["flags"].split(";") if flag not in ("", "single_seed")]
+    return text + (f" ({', '.join(flags)})" if flags else "")
+
+
 def _html_row(row: dict[str, Any]) -> str:
     cells = []
     for name, value in row.items():
@@ -84,13 +137,13 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _html_legend(table: pd.DataFrame) -> str:
+def _html_legend(table: pd.DataFrame, flag_texts: Mapping[str, str]) -> str:
     """The meaning of the flags that occur (a wide table has none, its cells carry a star)."""
     if "flags" not in table.columns:
         return "<p>* flagged, see the long table. In brackets: 95% interval.</p>\n"
     present = {flag for flags in table["flags"] for flag in flags.split(";")} - {""}
-    known = [flag for flag in FLAGS if flag in present]
-    items = "".join(f"<li><b>{flag}</b>: {html.escape(FLAGS[flag])}</li>" for flag in known)
+    known = [flag for flag in flag_texts if flag in present]
+    items = "".join(f"<li><b>{flag}</b>: {html.escape(flag_texts[flag])}</li>" for flag in known)
     return f"<ul>{items}</ul>\n" if items else ""
 
 

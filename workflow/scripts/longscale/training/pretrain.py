@@ -23,8 +23,8 @@ from longscale.models.tokenizer import (
     encode_windows,
 )
 from longscale.training.loop import NON_FINITE_LOSS, train, write_outcome
+from longscale.training.masking import mask_ids
 
-IGNORED = -100
 # Never predicted; [UNK] stands for runs of N.
 SPECIAL = (UNK, CLS, SEP, PAD)
 DRAWS = 100
@@ -70,26 +70,13 @@ class GenomeWindows:
 def mask_tokens(
     encoded: EncodedWindows, rng: np.random.Generator, fraction: float, vocab_size: int
 ) -> dict[str, torch.Tensor]:
-    """A masked-LM batch: `fraction` of the tokens that are not special are targets; 80% of those
-    become [MASK], 10% a random token, 10% stay (BERT, Devlin et al. 2019, arXiv 1810.04805).
-
-    `input_ids`, `attention_mask`, `labels`: (rows, longest window) int64; other labels are -100.
+    """A masked-LM batch of windows: `input_ids`, `attention_mask`, `labels`, (rows, longest) int64;
+    see `mask_ids`.
     """
     ids, mask = encoded.pad(np.arange(len(encoded.lengths)))
-    eligible = ~np.isin(ids, SPECIAL)
-    targets = (rng.random(ids.shape) < fraction) & eligible
-    if not targets.any():  # a small batch; a loss over no token would not be a number
-        targets.flat[np.flatnonzero(eligible)[0]] = True
-    labels = np.where(targets, ids, IGNORED)
-    fate = rng.random(ids.shape)
-    ids = np.where(targets & (fate < 0.8), MASK, ids)
-    random_ids = rng.integers(MASK + 1, vocab_size, size=ids.shape)
-    ids = np.where(targets & (fate >= 0.9), random_ids, ids)
-    return {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": torch.from_numpy(mask),
-        "labels": torch.from_numpy(labels),
-    }
+    others = np.arange(MASK + 1, vocab_size)
+    batch = mask_ids(ids, rng, fraction, special=SPECIAL, mask=MASK, others=others)
+    return batch | {"attention_mask": torch.from_numpy(mask)}
 
 
 def pretrain(

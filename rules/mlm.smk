@@ -1,0 +1,203 @@
+# Masked language modelling: corpus, training at one length, scoring at all.
+rule prepare_corpus:
+    input:
+        fasta=corpus_genome,
+    output:
+        documents=results("corpora/{corpus}/documents.parquet"),
+        rejected=results("corpora/{corpus}/rejected.tsv"),
+        chosen=results("corpora/{corpus}/test_documents.tsv"),
+        summary=results("corpora/{corpus}/corpus.json"),
+    log:
+        logs("prepare_corpus/{corpus}"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(4000),
+        runtime=more_each_attempt(60),
+    params:
+        corpus=lambda wildcards: config["corpora"][wildcards.corpus],
+        train_length=MLM["train_length"],
+        longest=LONGEST,
+    script:
+        "../workflow/scripts/prepare_corpus.py"
+
+
+rule plot_documents:
+    input:
+        results("corpora/{corpus}/test_documents.tsv"),
+    output:
+        report(
+            results("figures/documents/{corpus}.svg"),
+            category="Masked LM",
+            caption="../resources/captions/documents.rst",
+        ),
+    log:
+        logs("plot_documents/{corpus}"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(10),
+    script:
+        "../workflow/scripts/plot_documents.py"
+
+
+rule build_mlm_tokenizer:
+    input:
+        documents=results("corpora/{corpus}/documents.parquet"),
+        genome=corpus_genome,
+        checkpoint=mlm_published_tokenizer,
+    output:
+        results("mlm/{corpus}/{model}/tokenizer.json"),
+    log:
+        logs("build_mlm_tokenizer/{corpus}/{model}"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(4000),
+        runtime=more_each_attempt(30),
+    params:
+        model=lambda wildcards: config["models"][wildcards.model],
+        corpus=lambda wildcards: config["corpora"][wildcards.corpus],
+    script:
+        "../workflow/scripts/build_mlm_tokenizer.py"
+
+
+rule train_mlm:
+    input:
+        documents=results("corpora/{corpus}/documents.parquet"),
+        tokenizer=results("mlm/{corpus}/{model}/tokenizer.json"),
+        checkpoint=mlm_published,
+    output:
+        checkpoint_files(results(f"mlm/{TRAINED}")),
+    log:
+        logs(f"train_mlm/{TRAINED}"),
+    # Before any scoring: what hangs on it is long, and cores would idle at the end.
+    priority: 10
+    conda:
+        CONDA_ENV
+    threads: MLM["train"]["threads"]
+    resources:
+        mem_mb=more_each_attempt(8000),
+        runtime=more_each_attempt(24 * 60),
+    params:
+        model=lambda wildcards: config["models"][wildcards.model],
+        options=MLM["train"],
+        longest=LONGEST,
+    script:
+        "../workflow/scripts/train_mlm.py"
+
+
+rule measure_attention:
+    input:
+        corpus=results("corpora/{corpus}/documents.parquet"),
+        tokenizer=results("mlm/{corpus}/{model}/tokenizer.json"),
+        model=checkpoint_files(results(f"mlm/{TRAINED}")),
+    output:
+        matched=results(f"mlm/{TRAINED}/entropy_matched.json"),
+        entropy=results(f"mlm/{TRAINED}/entropy.tsv"),
+        cosine=results(f"mlm/{TRAINED}/cosine.tsv"),
+        maps=results(f"mlm/{TRAINED}/maps.npz"),
+    log:
+        logs(f"measure_attention/{TRAINED}"),
+    priority: 5
+    conda:
+        CONDA_ENV
+    threads: MLM["evaluation"]["threads"]
+    resources:
+        mem_mb=more_each_attempt(8000),
+        runtime=more_each_attempt(4 * 60),
+    params:
+        lengths=MLM["lengths"],
+        rules=lambda wildcards: asked_rules(wildcards.attention, wildcards.scheme),
+        schemes=lambda wildcards: matched_schemes(wildcards.attention, wildcards.scheme),
+        train_length=MLM["train_length"],
+        threads=MLM["evaluation"]["threads"],
+    script:
+        "../workflow/scripts/measure_attention.py"
+
+
+rule score_mlm:
+    input:
+        documents=results("corpora/{corpus}/documents.parquet"),
+        tokenizer=results("mlm/{corpus}/{model}/tokenizer.json"),
+        model=checkpoint_files(results(f"mlm/{TRAINED}")),
+        measured=matched_entropy,
+    output:
+        results(f"mlm/{TRAINED}/{{mlm_protocol}}/{{length}}.parquet"),
+    log:
+        logs(f"score_mlm/{TRAINED}/{{mlm_protocol}}/{{length}}"),
+    conda:
+        CONDA_ENV
+    threads: MLM["evaluation"]["threads"]
+    resources:
+        mem_mb=more_each_attempt(8000),
+        runtime=more_each_attempt(8 * 60),
+    params:
+        arms=lambda wildcards: mlm_arms(
+            wildcards.attention, wildcards.scheme, wildcards.seed, int(wildcards.length)
+        ),
+        options=MLM["evaluation"],
+        longest=LONGEST,
+    script:
+        "../workflow/scripts/score_mlm.py"
+
+
+rule build_mlm_table:
+    input:
+        scores=mlm_score_files(),
+    output:
+        table=report(
+            results("tables/mlm.tsv"),
+            category="Masked LM",
+            caption="../resources/captions/mlm.rst",
+        ),
+        wide=report(
+            results("tables/mlm_wide.tsv"),
+            category="Masked LM",
+            caption="../resources/captions/mlm_wide.rst",
+        ),
+        selection=results("tables/mlm_selection.tsv"),
+        released=results("tables/mlm_released.tsv"),
+        page=report(
+            results("tables/mlm.html"),
+            category="Masked LM",
+            caption="../resources/captions/mlm.rst",
+        ),
+    log:
+        logs("build_mlm_table"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(4000),
+        runtime=more_each_attempt(60),
+    params:
+        options=config["evaluation"],
+    script:
+        "../workflow/scripts/build_mlm_table.py"
+
+
+rule plot_mlm:
+    input:
+        table=results("tables/mlm.tsv"),
+        histories=trained_files("training.json"),
+        entropies=trained_files("entropy.tsv"),
+        cosines=trained_files("cosine.tsv"),
+        maps=trained_files("maps.npz", seed=FIRST_SEED),
+    output:
+        report(
+            directory(results("figures/mlm")),
+            patterns=["{kind}/{name}.svg"],
+            category="Masked LM",
+            subcategory="{kind}",
+            caption="../resources/captions/mlm_figure.rst",
+        ),
+    log:
+        logs("plot_mlm"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(30),
+    script:
+        "../workflow/scripts/plot_mlm.py"

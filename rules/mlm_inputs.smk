@@ -1,0 +1,125 @@
+# What the rules of the masked-LM branch read, and what of it is asked for.
+from longscale.attention.positions import POSITION_SCHEMES
+from longscale.attention.rules import LENGTH_RULES
+
+TRAINED = "{corpus}/{model}/{train_length}/{attention}/{scheme}/seed{seed}"
+LONGEST = max(MLM["lengths"])
+FIRST_SEED = min(seed for row in MLM["trainings"] for seed in row["seeds"])
+
+
+def corpus_genome(wildcards):
+    """The genome, for a corpus that is made of it."""
+    genome = config["corpora"][wildcards.corpus]["source"] == "genome"
+    return genome_files()["fasta"] if genome else []
+
+
+def mlm_published(wildcards, name="model.safetensors"):
+    """A file of the published checkpoint that a training starts from, where there is one."""
+    published = config["models"][wildcards.model]["checkpoint"]
+    return results(f"checkpoints/{wildcards.model}/{name}") if published else []
+
+
+def mlm_published_tokenizer(wildcards):
+    """The tokenizer of that checkpoint."""
+    return mlm_published(wildcards, "tokenizer.json")
+
+
+def applies(scheme, trained_scheme):
+    """Whether a checkpoint can be scored with a scheme: its own, or a training-free one on RoPE."""
+    trained_in = POSITION_SCHEMES[scheme].trained
+    return scheme == trained_scheme or (trained_scheme == "rope" and not trained_in)
+
+
+def mlm_arms(attention, trained_scheme, seed, length):
+    """Scheme and rule of every arm that a checkpoint is scored with at a length, in order."""
+    asked = {"attentions": attention, "seeds": int(seed), "lengths": length}
+    rows = [
+        row for row in MLM["arms"] if all(row[k] is None or v in row[k] for k, v in asked.items())
+    ]
+    arms = [(scheme, rule) for row in rows for scheme in row["schemes"] for rule in row["rules"]]
+    return list(dict.fromkeys(arm for arm in arms if applies(arm[0], trained_scheme)))
+
+
+def asked_arms(attention, trained_scheme):
+    """Every arm that checkpoints of a kind are scored with, at any length and for any seed."""
+    seeds = {seed for row in MLM["trainings"] for seed in row["seeds"]}
+    arms = [
+        arm
+        for seed in sorted(seeds)
+        for length in MLM["lengths"]
+        for arm in mlm_arms(attention, trained_scheme, seed, length)
+    ]
+    return list(dict.fromkeys(arms))
+
+
+def asked_rules(attention, trained_scheme):
+    """The rules among them: attention entropy is measured under each."""
+    return list(dict.fromkeys(arm[1] for arm in asked_arms(attention, trained_scheme)))
+
+
+def matched_schemes(attention, trained_scheme):
+    """The schemes for which multipliers are measured."""
+    arms = asked_arms(attention, trained_scheme)
+    return list(dict.fromkeys(arm[0] for arm in arms if LENGTH_RULES[arm[1]].measured))
+
+
+def matched_entropy(wildcards):
+    """The measured multipliers, where an arm of the cell needs them."""
+    asked = (wildcards.attention, wildcards.scheme, wildcards.seed, int(wildcards.length))
+    measured = any(LENGTH_RULES[rule].measured for _, rule in mlm_arms(*asked))
+    return results(f"mlm/{TRAINED}/entropy_matched.json") if measured else []
+
+
+def mlm_trainings():
+    """Every training: the wildcards of its folder."""
+    return [
+        {
+            "corpus": corpus,
+            "model": model,
+            "train_length": MLM["train_length"],
+            "attention": attention,
+            "scheme": scheme,
+            "seed": seed,
+        }
+        for row in MLM["trainings"]
+        for corpus in MLM["corpora"]
+        for model in MLM["models"]
+        for attention in row["attentions"]
+        for scheme in row["schemes"]
+        for seed in row["seeds"]
+    ]
+
+
+def trained_files(name, **conditions):
+    """A file of every training whose wildcards are the given ones."""
+    return list(
+        dict.fromkeys(
+            results(f"mlm/{TRAINED}/{name}".format(**training))
+            for training in mlm_trainings()
+            if conditions.items() <= training.items()
+        )
+    )
+
+
+def mlm_score_files():
+    """Every score file of the branch."""
+    return [
+        results(f"mlm/{TRAINED}/{protocol}/{length}.parquet".format(**training))
+        for training in mlm_trainings()
+        for protocol in MLM["protocols"]
+        for length in MLM["lengths"]
+        if mlm_arms(training["attention"], training["scheme"], training["seed"], length)
+    ]
+
+
+def mlm_targets():
+    """What the masked-LM branch makes."""
+    clustered = [c for c in MLM["corpora"] if config["corpora"][c]["select"] == "spectral"]
+    return [
+        results("tables/mlm.tsv"),
+        results("tables/mlm_wide.tsv"),
+        results("tables/mlm.html"),
+        results("figures/mlm"),
+        *expand(results("figures/documents/{corpus}.svg"), corpus=clustered),
+        *mlm_score_files(),
+    ]

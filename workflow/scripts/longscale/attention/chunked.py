@@ -1,0 +1,191 @@
+"""Exact attention of one head under a position scheme, a block of queries at a time.
+
+Memory grows with the length, not with its square: at no time do more than `chunk` rows of logits
+exist. Keys that no query of a block attends to are not touched, so the time of a windowed scheme
+grows with the length, too.
+
+Shapes at the ends of lines: B sequences, n tokens (padding on the right), d features of queries and
+keys, e features of values, R query rows.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+
+from longscale.attention.geometry import Geometry, Piece, covers
+
+CHUNK = 256
+NORMALIZATIONS = ("softmax", "softmax_plus", "squared_relu")
+
+
+def rotate(x: torch.Tensor, positions: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+    """RoPE on interleaved pairs of `x` (B, n, d); the result has the pairs' halves apart.
+
+    `positions` (n,) or (B, n), float64; `theta` (d/2,). Queries and keys come out in the same order
+    of features, so their products are those of the interleaved layout.
+    """
+    angles = positions[..., None] * theta  # (B) n d/2, float64: thousands of radians, exactly
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    even, odd = x[..., 0::2], x[..., 1::2]
+    return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
+
+
+def rotated_pieces(
+    q: torch.Tensor, k: torch.Tensor, geometry: Geometry, positions: torch.Tensor | None = None
+) -> list[tuple[Piece, torch.Tensor, torch.Tensor]]:
+    """Each piece of `geometry` with its rotated queries and keys, (B, n, d).
+
+    `positions` (B, n) replace the positions of a scheme whose training draws them per sequence.
+    """
+    rotated = []
+    for piece in geometry.pieces:
+        if geometry.theta is None:
+            rotated.append((piece, q, k))
+            continue
+        theta = geometry.theta.to(q.device)
+        of_queries = piece.queries if positions is None else positions
+        of_keys = piece.keys if positions is None else positions
+        queries = rotate(q, of_queries.to(q.device), theta)
+        keys = k if piece.unpaired_keys else rotate(k, of_keys.to(q.device), theta)
+        rotated.append((piece, queries, keys))
+    return rotated
+
+
+def chunked_attention(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    geometry: Geometry,
+    *,
+    slope: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+    rows: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+    normalization: str = "softmax",
+    dropout: float = 0.0,
+    chunk: int = CHUNK,
+) -> torch.Tensor:
+    """Attention output of the query rows: (B, R, e).
+
+    `q`, `k` (B, n, d) before rotation, scale and length rule already in `q`; `v` (B, n, e).
+    `slope`: ALiBi's, positive, broadcast against (B, n, 1). `lengths` (B,): real tokens, None: all.
+    `rows` (R,), ascending: the query rows that are needed, None: all. `dropout`: on the attention
+    weights. `squared_relu` is relu(logits)^2 over the number of real tokens, without softmax.
+    """
+    n = q.shape[1]
+    rows = torch.arange(n, device=q.device) if rows is None else rows
+    pieces = rotated_pieces(q, k, geometry, positions)
+    outputs = []
+    for start in range(0, len(rows), chunk):
+        blocks = logit_blocks(pieces, rows[start : start + chunk], slope=slope, lengths=lengths)
+        parts = _weight_blocks(blocks, normalization, n if lengths is None else lengths, dropout)
+        mixed = [part @ v[:, keys] for part, keys in parts]
+        outputs.append(mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(0))
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def attention_weights(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    geometry: Geometry,
+    *,
+    slope: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+    rows: torch.Tensor | None = None,
+    positions: torch.Tensor | None = None,
+    normalization: str = "softmax",
+) -> torch.Tensor:
+    """The weights that `chunked_attention` gives to the values, as a whole: (B, R, n).
+
+    For figures and checks of small inputs. Arguments are those of `chunked_attention`.
+    """
+    n = q.shape[1]
+    rows = torch.arange(n, device=q.device) if rows is None else rows
+    pieces = rotated_pieces(q, k, geometry, positions)
+    blocks = logit_blocks(pieces, rows, slope=slope, lengths=lengths)
+    weights = q.new_zeros(len(q), len(rows), n)
+    for part, keys in _weight_blocks(blocks, normalization, n if lengths is None else lengths):
+        weights[:, :, keys] += part  # slices of two pieces may overlap, their pairs do not
+    return weights
+
+
+def logit_blocks(
+    pieces: list[tuple[Piece, torch.Tensor, torch.Tensor]],
+    i: torch.Tensor,
+    *,
+    slope: torch.Tensor | None = None,
+    lengths: torch.Tensor | None = None,
+) -> list[tuple[torch.Tensor, slice]]:
+    """Logits of the query rows `i`, piece by piece: (B, rows, keys) and the slice of keys.
+
+    What a piece does not hold is the lowest finite number, so a row without any key (a padded
+    query under a window) gives some finite output, never NaN. The slices of two pieces may
+    overlap; the pairs that are attended never do.
+    """
+    n = pieces[0][2].shape[1]
+    first, last = int(i[0]), int(i[-1])
+    queries = slice(first, last + 1) if last - first + 1 == len(i) else i
+    blocks = []
+    for piece, q, k in pieces:
+        low = 0 if piece.high is None else max(0, first - piece.high)
+        high = n if piece.low is None else min(n, last - piece.low + 1)
+        high = high if piece.first_keys is None else min(high, piece.first_keys)
+        if piece.first_queries is not None and first >= piece.first_queries:
+            continue
+        if low >= high:
+            continue
+        logits = q[:, queries] @ k[:, low:high].transpose(1, 2)  # B rows keys
+        logits = _mask(logits, piece, i, low, slope, queries, lengths)
+        blocks.append((logits, slice(low, high)))
+    return blocks
+
+
+def _mask(
+    logits: torch.Tensor,
+    piece: Piece,
+    i: torch.Tensor,
+    low: int,
+    slope: torch.Tensor | None,
+    queries: slice | torch.Tensor,
+    lengths: torch.Tensor | None,
+) -> torch.Tensor:
+    """Bias and mask of one block; nothing is written where all pairs are attended."""
+    j = torch.arange(low, low + logits.shape[-1], device=logits.device)
+    bounded = (piece.low, piece.high, piece.first_queries) != (None, None, None)
+    if slope is not None or bounded or piece.bias is not None:
+        r = i[:, None] - j
+        if slope is not None:
+            logits = logits - slope[:, queries] * r.abs()
+        if piece.bias is not None:
+            logits = logits + piece.bias.to(logits)[r.abs()]
+        if bounded:
+            inside = covers(piece, r, i[:, None], j)
+            if not inside.all():
+                logits = logits.masked_fill(~inside, torch.finfo(logits.dtype).min)
+    if lengths is not None:
+        padding = j >= lengths[:, None, None]
+        logits = logits.masked_fill(padding, torch.finfo(logits.dtype).min)
+    return logits
+
+
+def _weight_blocks(
+    blocks: list[tuple[torch.Tensor, slice]],
+    normalization: str,
+    lengths: torch.Tensor | int,
+    dropout: float = 0.0,
+) -> list[tuple[torch.Tensor, slice]]:
+    """Attention weights of `logit_blocks`, normalised over the keys of all blocks together."""
+    logits = torch.cat([block for block, _ in blocks], dim=-1) if blocks[1:] else blocks[0][0]
+    weights = _weights(logits, normalization, lengths)
+    if dropout:
+        weights = F.dropout(weights, dropout)
+    parts = weights.split([block.shape[-1] for block, _ in blocks], dim=-1)
+    return [(part, keys) for part, (_, keys) in zip(parts, blocks, strict=True)]
+
+
+def _weights(logits: torch.Tensor, normalization: str, lengths: torch.Tensor | int) -> torch.Tensor:
+    if normalization != "squared_relu":
+        return torch.softmax(logits, dim=-1)
+    count = lengths[:, None, None] if torch.is_tensor(lengths) else lengths
+    return F.relu(logits).square() / count
