@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
+from longscale.evaluation.cosine_peaks import theory_mean, theory_mode
 from longscale.evaluation.mlm_records import COSINE_COLUMNS
 from longscale.evaluation.mlm_table import MLM_TABLE_COLUMNS
 from longscale.report.mlm_plots import (
@@ -194,12 +195,12 @@ def test_scheme_curves_keep_training_free_and_trained_in_apart():
     figure = draw_scheme_curves(table)
     assert titles(figure) == [
         "rope",
-        *(f"{scheme}, training-free" for scheme in FREE[1:]),
+        *FREE[1:],
         "alibi, trained in",
         "pi, trained in",
     ]
     reference = one_scheme(table, scheme="rope", rule="none")
-    for title, trained_scheme in [("pi, training-free", "rope"), ("pi, trained in", "pi")]:
+    for title, trained_scheme in [("pi", "rope"), ("pi, trained in", "pi")]:
         axes = panel(figure, title)
         where = {"scheme": "pi", "trained_scheme": trained_scheme}
         solid, dashed = (one_scheme(table, **where, rule=rule) for rule in ("none", "infoscale"))
@@ -323,10 +324,14 @@ def test_entropy_has_a_panel_per_layer_and_the_training_lengths_value(entropies)
 
 
 def test_cosine_peaks_show_theory_and_every_layer(peaks):
+    peaks["theory_mode"] = [theory_mode(alpha, 128) for alpha in peaks["alpha"]]
     figure = draw_cosine_peaks(peaks)
     mode, mean = figure.axes[:2]
-    assert drawn(mode) == [(0.08, 0.16, 0.64)]
-    assert drawn(mean) == [tuple(alpha / 110 for alpha in (8, 16, 64))]
+    for axes, theory in ((mode, theory_mode), (mean, theory_mean)):
+        (line,) = axes.lines
+        curve = dict(zip(np.round(line.get_xdata(), 6), line.get_ydata(), strict=True))
+        for alpha in (8, 16, 64, 256):
+            assert curve[math.log2(alpha)] == pytest.approx(theory(alpha, 128))
     measured = [points.get_offsets().data for points in (*mode.collections, *mean.collections)]
     assert [points.shape for points in measured] == [(12, 2)] * 3
     assert [set(points[:, 1]) for points in measured] == [{0.0}, {0.2}, {0.1}]

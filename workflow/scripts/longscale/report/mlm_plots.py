@@ -19,6 +19,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullFormatter
 
 from longscale.evaluation.compare import is_released_arm, natural_order
+from longscale.evaluation.cosine_peaks import theory_mean, theory_mode
 from longscale.evaluation.mlm_table import (
     BASELINE,
     MLM_ARM_FLAGS,
@@ -139,7 +140,7 @@ def _draw_scheme(axes: Axes, scheme: str, block: pd.DataFrame, rows: pd.DataFram
             continue  # that is the reference
         own = block[(block["scheme"] == scheme) & (block["rule"] == rule)]
         _draw_curve(axes, own, {"color": _group_colour(trained_in), "marker": "o"}, line)
-    title = scheme if scheme == ROPE else f"{scheme}, {_group_name(trained_in)}"
+    title = f"{scheme}, {_group_name(True)}" if trained_in else scheme
     several = rows["train_length"].nunique() > 1
     axes.set_title(f"{title}\ntrained at {train_length:,}" if several else title, loc="left")
 
@@ -220,7 +221,8 @@ def _write_heading(figure: Figure, rows: pd.DataFrame, what: str, *, bands: bool
     ran = rows[rows["n"] > 0]
     first = rows.iloc[0]
     lines = [
-        f"{first['corpus']}: {first['model']}, {first['protocol']} protocol, {what}",
+        f"{first['corpus']}: {first['model']}, {first['protocol']} protocol,",
+        what,
         f"{_span(ran['n'])} masked tokens of {_span(ran['documents'])} documents, "
         f"{_seeds(ran['seeds'])}{'; bands: 95% interval' if bands else ''}",
     ]
@@ -443,7 +445,7 @@ def draw_cosine_peaks(peaks: pd.DataFrame, heading: str = "") -> Figure:
     theory_mean`: of all cosines before RoPE and of those weighted by attention.
     """
     figure, panels = _new_figure([2], 2, size=(3, 2.6))
-    theory = peaks.drop_duplicates("alpha").sort_values("alpha")
+    theory = _theory_curve(peaks)
     layers = sorted(peaks["layer"].unique())
     offsets = dict(zip(layers, np.linspace(-0.12, 0.12, max(2, len(layers))), strict=False))
     colours = mpl.colormaps["viridis"]
@@ -460,7 +462,7 @@ def draw_cosine_peaks(peaks: pd.DataFrame, heading: str = "") -> Figure:
             faces = colour if filled else "none"
             axes.scatter(x, peaks[column], s=12, marker=marker, facecolors=faces, edgecolors=colour)
         axes.set_title(f"{name} of the cosines ({line.replace('_', ': ')})", loc="left")
-        axes.xaxis.set_major_locator(FixedLocator(np.log2(theory["alpha"])))
+        axes.set_ylim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}")
     _label_outer(panels, "Alpha", "Cosine of query and key, before RoPE")
     figure.suptitle(heading, fontsize=8, x=0.01, ha="left", linespacing=1.5)
@@ -470,6 +472,15 @@ def draw_cosine_peaks(peaks: pd.DataFrame, heading: str = "") -> Figure:
     )
     figure.legend(handles=_peak_handles(), **_LEGEND)
     return figure
+
+
+def _theory_curve(peaks: pd.DataFrame) -> pd.DataFrame:
+    """The theory for every alpha from 4 to 512, in the dimension that the measured rows are of."""
+    alpha, eta = peaks[["alpha", "theory_mode"]].iloc[0]
+    d = round(alpha * (1 - eta**2) / eta) + 3  # the mode's equation, solved for d
+    grid = 2 ** np.linspace(2, 9, 57)
+    modes, means = ([f(a, d) for a in grid] for f in (theory_mode, theory_mean))
+    return pd.DataFrame({"alpha": grid, "theory_mode": modes, "theory_mean": means})
 
 
 def _peak_handles() -> list[Line2D]:
