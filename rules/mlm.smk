@@ -134,9 +134,7 @@ rule score_mlm:
         mem_mb=more_each_attempt(8000),
         runtime=more_each_attempt(8 * 60),
     params:
-        arms=lambda wildcards: mlm_arms(
-            wildcards.attention, wildcards.scheme, wildcards.seed, int(wildcards.length)
-        ),
+        arms=cell_arms,
         options=MLM["evaluation"],
         longest=LONGEST,
     script:
@@ -158,6 +156,7 @@ rule build_mlm_table:
             caption="../resources/captions/mlm_wide.rst",
         ),
         selection=results("tables/mlm_selection.tsv"),
+        choice=results("tables/mlm_choice.tsv"),
         released=results("tables/mlm_released.tsv"),
         page=report(
             results("tables/mlm.html"),

@@ -30,24 +30,41 @@ def applies(scheme, trained_scheme):
     return scheme == trained_scheme or (trained_scheme == "rope" and not trained_in)
 
 
-def mlm_arms(attention, trained_scheme, seed, length):
-    """Scheme and rule of every arm that a checkpoint is scored with at a length, in order."""
-    asked = {"attentions": attention, "seeds": int(seed), "lengths": length}
+def mlm_arms(attention, trained_scheme, seed, protocol, length):
+    """Scheme and rule of every arm that a checkpoint is scored with in a cell, in order."""
+    cell = {
+        "attentions": attention,
+        "seeds": int(seed),
+        "protocols": protocol,
+        "lengths": int(length),
+    }
     rows = [
-        row for row in MLM["arms"] if all(row[k] is None or v in row[k] for k, v in asked.items())
+        row for row in MLM["arms"] if all(row[k] is None or v in row[k] for k, v in cell.items())
     ]
     arms = [(scheme, rule) for row in rows for scheme in row["schemes"] for rule in row["rules"]]
     return list(dict.fromkeys(arm for arm in arms if applies(arm[0], trained_scheme)))
 
 
+def cell_arms(wildcards):
+    """The arms of one score file."""
+    return mlm_arms(
+        wildcards.attention,
+        wildcards.scheme,
+        wildcards.seed,
+        wildcards.mlm_protocol,
+        wildcards.length,
+    )
+
+
 def asked_arms(attention, trained_scheme):
-    """Every arm that checkpoints of a kind are scored with, at any length and for any seed."""
-    seeds = {seed for row in MLM["trainings"] for seed in row["seeds"]}
+    """Every arm that checkpoints of a kind are scored with, in any cell."""
+    seeds = sorted({seed for row in MLM["trainings"] for seed in row["seeds"]})
     arms = [
         arm
-        for seed in sorted(seeds)
+        for seed in seeds
+        for protocol in MLM["protocols"]
         for length in MLM["lengths"]
-        for arm in mlm_arms(attention, trained_scheme, seed, length)
+        for arm in mlm_arms(attention, trained_scheme, seed, protocol, length)
     ]
     return list(dict.fromkeys(arms))
 
@@ -65,8 +82,7 @@ def matched_schemes(attention, trained_scheme):
 
 def matched_entropy(wildcards):
     """The measured multipliers, where an arm of the cell needs them."""
-    asked = (wildcards.attention, wildcards.scheme, wildcards.seed, int(wildcards.length))
-    measured = any(LENGTH_RULES[rule].measured for _, rule in mlm_arms(*asked))
+    measured = any(LENGTH_RULES[arm[1]].measured for arm in cell_arms(wildcards))
     return results(f"mlm/{TRAINED}/entropy_matched.json") if measured else []
 
 
@@ -82,7 +98,7 @@ def mlm_trainings():
             "seed": seed,
         }
         for row in MLM["trainings"]
-        for corpus in MLM["corpora"]
+        for corpus in row["corpora"] or MLM["corpora"]
         for model in MLM["models"]
         for attention in row["attentions"]
         for scheme in row["schemes"]
@@ -103,13 +119,14 @@ def trained_files(name, **conditions):
 
 def mlm_score_files():
     """Every score file of the branch."""
-    return [
+    files = [
         results(f"mlm/{TRAINED}/{protocol}/{length}.parquet".format(**training))
         for training in mlm_trainings()
         for protocol in MLM["protocols"]
         for length in MLM["lengths"]
-        if mlm_arms(training["attention"], training["scheme"], training["seed"], length)
+        if mlm_arms(training["attention"], training["scheme"], training["seed"], protocol, length)
     ]
+    return list(dict.fromkeys(files))
 
 
 def mlm_targets():

@@ -152,11 +152,9 @@ def test_defaults_are_filled_at_every_depth():
             found = value_at(config, path.split("."))
             assert found
             assert all(value == schema["default"] for value in found), path
-    assert config["mlm"]["trainings"][0] == {
-        "attentions": ["dot"],
-        "schemes": ["rope"],
-        "seeds": [1],
-    }
+    (training,) = config["mlm"]["trainings"]
+    defaults = {"schemes": ["rope"], "seeds": [1], "corpora": None}
+    assert training == {"attentions": ["dot"]} | defaults
 
 
 def test_given_values_stay_and_nothing_is_shared():

@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from mlm_cells import arm, cell_writer, targets
 
 from longscale.errors import LongscaleError
 from longscale.evaluation.compare import write_table
 from longscale.evaluation.intervals import draw_generator, draw_seeds
-from longscale.evaluation.mlm_scores import MLMCell, write_mlm_scores
 from longscale.evaluation.mlm_table import (
     MLM_FLAGS,
     MLM_TABLE_COLUMNS,
@@ -19,6 +19,13 @@ from longscale.evaluation.mlm_table import (
     read_mlm_table,
 )
 
+
+@pytest.fixture
+def study(tmp_path):
+    """What `cell_writer` gives."""
+    return cell_writer(tmp_path)
+
+
 PROMISED = (
     *("corpus", "model", "train_length", "protocol", "attention", "scheme", "rule", "length"),
     *("seeds", "documents", "n", "accuracy", "accuracy_lo", "accuracy_hi", "loss", "perplexity"),
@@ -26,52 +33,6 @@ PROMISED = (
     *("retained", "retained_lo", "retained_hi"),
     *("rule_delta", "rule_delta_lo", "rule_delta_hi", "rule_verdict"),
 )
-
-
-def targets(documents=15, seed=0):
-    """Between 4 and 12 targets in each document."""
-    numbers = np.random.default_rng(seed)
-    rows = [
-        (f"document {document}", int(target), int(numbers.integers(5, 99)))
-        for document in range(documents)
-        for target in np.sort(numbers.choice(5000, numbers.integers(4, 13), replace=False))
-    ]
-    return pd.DataFrame(rows, columns=["document", "target", "token"])
-
-
-def arm(frame, accuracy, seed):
-    """Losses and guesses of one arm, right with probability `accuracy`."""
-    numbers = np.random.default_rng(seed)
-    loss = numbers.exponential(1 - math.log(accuracy), len(frame)).astype("float32")
-    return frame.assign(loss=loss, correct=numbers.random(len(frame)) < accuracy)
-
-
-@pytest.fixture
-def study(tmp_path):
-    """study({(scheme, rule): frame of `arm`}, ...) writes one score file and gives its cell."""
-
-    def write(
-        arms,
-        *,
-        corpus="c",
-        model="m",
-        train_length=64,
-        attention="dot",
-        trained_scheme="rope",
-        seed=1,
-        protocol="fixed-target",
-        length=64,
-        **provenance,
-    ):
-        folder = tmp_path / f"{corpus}/{model}/{train_length}/{attention}/{trained_scheme}"
-        path = folder / f"seed{seed}/{protocol}/{length}.parquet"
-        parts = [rows.assign(scheme=scheme, rule=rule) for (scheme, rule), rows in arms.items()]
-        defaults = {"flags": [], "arm_flags": {}, "not_run": {}}
-        empty = targets(1).iloc[:0].assign(scheme="", rule="", loss=0.0, correct=False)
-        write_mlm_scores(pd.concat(parts or [empty]), path, defaults | provenance)
-        return MLMCell.from_path(path)
-
-    return write
 
 
 def build(cells, **options):
@@ -534,3 +495,19 @@ def test_written_table_reads_back(study, tmp_path):
     write_table(table.drop(columns="retained"), tmp_path / "mlm.tsv")
     with pytest.raises(LongscaleError, match="column 'retained' of the masked-language-model"):
         read_mlm_table(tmp_path / "mlm.tsv")
+
+
+def test_loss_delta_is_the_paired_difference_of_the_loss(study):
+    frame = targets()
+    base, other = arm(frame, 0.5, 1), arm(frame, 0.5, 2)
+    other["loss"] = base["loss"] - 0.1 - 0.01 * np.random.default_rng(1).random(len(frame))
+    other["loss"] = other["loss"].clip(lower=0).astype("float32")
+    table = build([study({("rope", "none"): base, ("pi", "none"): other})])
+    row = table[table["scheme"] == "pi"].iloc[0]
+    expected = (other["loss"].astype(float) - base["loss"].astype(float)).mean()
+    assert row["loss_delta"] == pytest.approx(expected)
+    assert row["loss_delta_lo"] <= row["loss_delta"] <= row["loss_delta_hi"] < 0
+    assert row["loss_verdict"] == "better"
+    worse = build([study({("rope", "none"): other, ("pi", "none"): base})])
+    assert worse[worse["scheme"] == "pi"].iloc[0]["loss_verdict"] == "worse"
+    assert table[table["scheme"] == "rope"].iloc[0]["loss_verdict"] == "baseline"

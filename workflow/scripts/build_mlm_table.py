@@ -2,6 +2,7 @@
 
 from job import job
 from longscale.evaluation.compare import write_table
+from longscale.evaluation.mlm_choice import build_choice_table
 from longscale.evaluation.mlm_scores import MLMCell
 from longscale.evaluation.mlm_table import (
     MLM_FLAGS,
@@ -14,8 +15,9 @@ from longscale.report.tables import summarise_mlm, write_html_table
 
 with job(snakemake, echo=True) as report:
     options = snakemake.params.options
+    cells = [MLMCell.from_path(path) for path in snakemake.input.scores]
     table = build_mlm_table(
-        [MLMCell.from_path(path) for path in snakemake.input.scores],
+        cells,
         resamples=options["resamples"],
         seed=options["seed"],
         report=report,
@@ -30,6 +32,10 @@ with job(snakemake, echo=True) as report:
     table = table[~selection]
     write_table(table, snakemake.output.table)
     write_table(build_mlm_wide_table(table), snakemake.output.wide)
+    choice = build_choice_table(
+        cells, resamples=options["resamples"], seed=options["seed"], report=report
+    )
+    write_table(choice, snakemake.output.choice)
     # What should be read before the accuracy stands before it in the page.
     first = [
         *MLM_TABLE_COLUMNS[: MLM_TABLE_COLUMNS.index("seeds")],

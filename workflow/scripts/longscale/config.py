@@ -8,7 +8,7 @@ import copy
 import difflib
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def check_references(config: dict, name: str) -> None:
 
 
 def check_known(
-    items: Iterable[str], section: Mapping[str, Any], key: str, of: str, name: str
+    items: Iterable[str], section: Collection[str], key: str, of: str, name: str
 ) -> None:
     """Each of `items`, which `key` names, must be described in the section `of`."""
     for item in items:
@@ -213,6 +213,7 @@ def check_mlm(config: dict, name: str) -> None:
         key = f"mlm.trainings.{number}"
         check_names(row["attentions"], parse_attention, ATTENTIONS, f"{key}.attentions", name)
         check_names(row["schemes"], position_scheme, POSITION_SCHEMES, f"{key}.schemes", name)
+        check_known(row["corpora"] or [], mlm["corpora"], f"{key}.corpora", "mlm.corpora", name)
         for scheme in row["schemes"]:
             if scheme != "rope" and not position_scheme(scheme).trained:
                 raise LongscaleError(

@@ -245,13 +245,14 @@ class PositionScheme:
 
     `trained`: the scheme must be trained in; others are put on a model trained with `rope`.
     `training`: positions (rows, n) of a training batch, where they are drawn.
-    `released`: a defect of the released code (`released.py`), for comparison only.
+    `released`: a defect of the released code, for comparison only. `ours`: proposed here.
     """
 
     geometry: Callable[[Setting], Geometry]
     trained: bool = False
     training: Callable[[Setting, int, torch.Generator], torch.Tensor] | None = None
     released: bool = False
+    ours: bool = False
 
 
 POSITION_SCHEMES: dict[str, PositionScheme] = {
@@ -262,7 +263,7 @@ POSITION_SCHEMES: dict[str, PositionScheme] = {
     "yarn": PositionScheme(yarn),
     "alibi": PositionScheme(alibi, trained=True),
     "windowed": PositionScheme(windowed),
-    "windowed-recall": PositionScheme(windowed_recall),
+    "windowed-recall": PositionScheme(windowed_recall, ours=True),
     "streamingllm": PositionScheme(streamingllm),
     "lm-infinite": PositionScheme(lm_infinite),
     "rerope": PositionScheme(rerope),

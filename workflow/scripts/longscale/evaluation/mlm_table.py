@@ -121,7 +121,7 @@ class _Run:
 
 
 @dataclass(frozen=True)
-class _Length:
+class Length:
     """All arms of a group at one length.
 
     targets: None where nothing could run. runs: arm -> seed -> run. not_run: arm -> flags, of the
@@ -255,9 +255,9 @@ def _place(cell: MLMCell) -> tuple[Any, ...]:
 # ------------------------------------------------------------------------- reading score files
 
 
-def _read_length(
+def read_length(
     cells: list[MLMCell], targets: _Targets | None, resamples: int, seed: int
-) -> _Length:
+) -> Length:
     """Read the files of a group at one length; they must hold `targets` where these are given."""
     runs: dict[Arm, dict[int, _Run]] = {}
     not_run: dict[Arm, frozenset[str]] = {}
@@ -277,7 +277,7 @@ def _read_length(
             flags = {"cannot_run", *_flags_of(provenance, name)}
             not_run[arm] = not_run.get(arm, frozenset()) | flags
             reasons.setdefault(reason, set()).add(scheme)
-    return _Length(targets, runs, not_run, reasons)
+    return Length(targets, runs, not_run, reasons)
 
 
 def _index_targets(cell: MLMCell, rows: pd.DataFrame, resamples: int, seed: int) -> _Targets:
@@ -343,7 +343,7 @@ def _compare_group(
     rows = []
     for length, of_length in groupby(in_order, key=lambda cell: cell.length):
         known = targets if protocol != "released" else None
-        read = _read_length(list(of_length), known, resamples, seed)
+        read = read_length(list(of_length), known, resamples, seed)
         targets = read.targets
         if length == train_length:
             at_training = read
@@ -361,7 +361,7 @@ def _compare_group(
 
 
 def _compare_arm(
-    arm: Arm, read: _Length, at_training: _Length | None, seed_draws: SeedDraws
+    arm: Arm, read: Length, at_training: Length | None, seed_draws: SeedDraws
 ) -> dict[str, Any]:
     """The columns of one row that depend on the arm."""
     attention, trained_scheme, scheme, rule = arm
@@ -378,7 +378,7 @@ def _compare_arm(
         empty = {"seeds": 0, "documents": 0, "n": 0, "flags": join_flags(flags, MLM_FLAGS)}
         return row | _NO_NUMBERS | empty | dict.fromkeys(VERDICTS, "unresolved")
     by_rule = difference(arm, (attention, trained_scheme, scheme, "none"), read.runs, seed_draws)
-    by_loss = difference(arm, BASELINE, _certainties(read.runs, arm), seed_draws)
+    by_loss = difference(arm, BASELINE, certainties(read.runs, arm, BASELINE), seed_draws)
     low, high = interval(own, None, seed_draws)
     loss = float(np.mean([run.loss for run in own.values()]))
     flags |= _comparison_flags(arm, read)
@@ -395,24 +395,22 @@ def _compare_arm(
         **_retained(arm, read, at_training, seed_draws),
         **{f"rule_{name}": value for name, value in by_rule.items()},
         # The difference of the loss itself: below zero is better.
-        "loss_delta": -by_loss["delta"],
-        "loss_delta_lo": -by_loss["delta_hi"],
-        "loss_delta_hi": -by_loss["delta_lo"],
+        "loss_delta": 0.0 - by_loss["delta"],
+        "loss_delta_lo": 0.0 - by_loss["delta_hi"],
+        "loss_delta_hi": 0.0 - by_loss["delta_lo"],
         "loss_verdict": by_loss["verdict"],
         "flags": join_flags(flags, MLM_FLAGS),
     }
 
 
-def _certainties(runs: Mapping[Arm, Mapping[int, _Run]], arm: Arm) -> dict[Arm, dict[int, _Run]]:
-    """An arm's runs and the baseline's, by their loss."""
+def certainties(runs: Mapping[Arm, Mapping[int, _Run]], *arms: Arm) -> dict[Arm, dict[int, _Run]]:
+    """The runs of `arms`, as far as there are any, by their loss."""
     return {
-        key: {seed: run.certainty for seed, run in runs[key].items()}
-        for key in (arm, BASELINE)
-        if key in runs
+        key: {seed: run.certainty for seed, run in runs[key].items()} for key in arms if key in runs
     }
 
 
-def _comparison_flags(arm: Arm, read: _Length) -> set[str]:
+def _comparison_flags(arm: Arm, read: Length) -> set[str]:
     """Flags of what the arm is compared on: its seeds and the documents."""
     own, baseline = read.runs[arm], read.runs.get(BASELINE, {})
     compared = len(own.keys() & baseline.keys()) or len(own)
@@ -424,7 +422,7 @@ def _comparison_flags(arm: Arm, read: _Length) -> set[str]:
 
 
 def _retained(
-    arm: Arm, read: _Length, at_training: _Length | None, seed_draws: SeedDraws
+    arm: Arm, read: Length, at_training: Length | None, seed_draws: SeedDraws
 ) -> dict[str, float]:
     """`retained` and its interval, over the seeds that were also read at the training length."""
     names = ("retained", "retained_lo", "retained_hi")
