@@ -1,5 +1,6 @@
 """The workflow itself, run as a user runs it."""
 
+import io
 import json
 import os
 import re
@@ -17,8 +18,11 @@ import yaml
 from hub_server import serve_hub
 
 from longscale.evaluation.compare import AUROC_COLUMNS
+from longscale.evaluation.mlm_scores import read_mlm_scores
+from longscale.evaluation.mlm_table import read_mlm_table
 from longscale.evaluation.scores import read_scores
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
+from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 
 pytestmark = pytest.mark.e2e
 
@@ -79,7 +83,7 @@ def test_the_table_has_the_promised_columns_and_one_row_per_cell(finished):
     table = pd.read_csv(folder / "results/test/tables/auroc.tsv", sep="\t", keep_default_na=False)
     assert list(table.columns[: len(HEADLINE)]) == HEADLINE == AUROC_COLUMNS[: len(HEADLINE)]
     arms = table.groupby(["task", "attention", "rule", "eval_bp"]).size()
-    assert len(arms) == 2 * 2 * 2 * 2
+    assert len(arms) == 2 * 2 * 3 * 2
     assert (arms == 1).all()
     assert (table["seeds"] == 2).all()
     baseline = table[(table["attention"] == "dot") & (table["rule"] == "none")]
@@ -196,6 +200,44 @@ def publish_tiny(folder, tokenizer):
     shutil.copyfile(tokenizer, folder / "tokenizer.json")
 
 
+def publish_gau():
+    """A GAU-alpha as the released training leaves one: original keys, vocab.txt, CosScale 16."""
+    torch.manual_seed(0)
+    shape = {
+        "vocab_size": 40, "hidden_size": 16, "num_hidden_layers": 2, "intermediate_size": 16,
+        "attention_key_size": 8, "normalization": "softmax",
+    }  # fmt: skip
+    info = {
+        "task": "train",
+        "dataset": "WanJuan",
+        "train_len": 32,
+        "train_norm_method": {"name": "CosScale", "CosScale_value": 16},
+        "train_normalization": {"name": "softmax"},
+    }
+    weights = io.BytesIO()
+    torch.save(GAUAlphaForMaskedLM(GAUAlphaConfig(**shape)).state_dict(), weights)
+    config = {"model_type": "gau_alpha", "max_position_embeddings": 32, **shape}
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz,."]
+    return {
+        "config.json": json.dumps(config | {"my_info_dict": info}).encode(),
+        "pytorch_model.bin": weights.getvalue(),
+        "vocab.txt": "\n".join(tokens + [f"[unused{i}]" for i in range(7)]).encode(),
+    }
+
+
+def wanjuan():
+    """Both files of the paper's corpus, short: a JSON object with `text` per line."""
+    rng = np.random.default_rng(1)
+    lines = [
+        json.dumps({"text": " ".join(rng.choice(list("abcdefghijk"), 300))}).encode()
+        for _ in range(12)
+    ]
+    return {
+        "WanJuan_deal.json": b"\n".join(lines[:6]),
+        "WanJuan_deal_validation.json": b"\n".join(lines[6:]),
+    }
+
+
 def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_path):
     folder, first_output = finished
     publish_tiny(tmp_path, folder / "results/test/tokenizers/simtest/dnabert2-tiny/tokenizer.json")
@@ -208,6 +250,8 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
             "variant_effect_causal_eqtl/All_Tissues.csv": eqtl.to_csv(index=False).encode()
         },
         "someone/tiny": {path.name: path.read_bytes() for path in tmp_path.iterdir()},
+        "someone/gau": publish_gau(),
+        "datasets/HT-NEKO/WanJuan-Dataset_for_Information-Entropy-Invariance": wanjuan(),
     }
     with serve_hub(files) as address:
         output = snakemake(
@@ -224,6 +268,12 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
     run = "variant_effect_causal_eqtl/paired/tiny-published/256/cos-matched/seed1"
     config = json.loads((folder / f"results/hub/finetune/{run}/config.json").read_text())
     assert config["tissues"] == ["liver", "lung"]
+    masked = read_mlm_table(folder / "results/hub/tables/mlm.tsv")
+    assert set(masked["attention"]) == {"cos16"}
+    assert set(masked["documents"]) == {3}
+    defects = read_mlm_table(folder / "results/hub/tables/mlm_released.tsv")
+    assert set(defects["protocol"]) == {"fixed-target", "released"}
+    assert set(defects["scheme"]) == {"rope", "yarn-released"}
     listed = subprocess.run(
         [sys.executable, "-m", "snakemake", "--list-rules", "--quiet", "all"],
         cwd=ROOT, capture_output=True, text=True, check=True,
@@ -232,6 +282,60 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
         set(rules_run(first_output)) | set(rules_run(output)) | {"export_windows", "export_scores"}
     )
     assert set(listed) - ran == set()
+
+
+def test_the_masked_lm_table_has_one_row_per_cell(finished):
+    folder, _ = finished
+    table = read_mlm_table(folder / "results/test/tables/mlm.tsv")
+    arms = table.groupby(["attention", "scheme", "rule", "length"]).size()
+    assert len(arms) == 1 * 2 * 2 * 2
+    assert (arms == 1).all()
+    assert set(table["documents"]) == {12}
+    assert table["n"].nunique() == 1
+    at_training = table[table["length"] == 32]
+    of_rope = at_training[at_training["scheme"] == "rope"]
+    assert (of_rope["delta"] == 0).all()  # a rule is 1 at the training length
+    assert set(table["trained"] == (table["scheme"] == "rope")) == {True}
+    run = folder / "results/test/mlm/cpython-docs/gau-alpha-tiny/32/dot/rope/seed1"
+    matched = json.loads((run / "entropy_matched.json").read_text())
+    assert set(matched["schemes"]) == {"rope", "windowed-recall"}
+    corpus = json.loads((folder / "results/test/corpora/cpython-docs/corpus.json").read_text())
+    assert corpus["leak"]["share_after"] == 0
+    assert len(corpus["sha256"]) == 64
+    training = json.loads((run / "training.json").read_text())
+    assert training["corpus_sha256"] == corpus["sha256"]
+    figures = {path.parent.name for path in (folder / "results/test/figures/mlm").rglob("*.svg")}
+    assert figures == {"lengths", "schemes", "rules", "histories", "entropies", "maps"}
+
+
+def test_a_deleted_masked_lm_score_file_comes_back_the_same(finished):
+    folder, _ = finished
+    path = "results/test/mlm/cpython-docs/gau-alpha-tiny/32/dot/rope/seed1/fixed-target/64.parquet"
+    before, _ = read_mlm_scores(folder / path)
+    (folder / path).unlink()
+    output = snakemake(folder, path)
+    assert rules_run(output) == ["score_mlm"]
+    pd.testing.assert_frame_equal(read_mlm_scores(folder / path)[0], before)
+    snakemake(folder)
+
+
+def test_a_genome_as_text(tmp_path):
+    output = snakemake(tmp_path, configs=("tests/configs/genome_text.yaml",))
+    assert "finetune" not in rules_run(output)
+    table = read_mlm_table(tmp_path / "results/genome_text/tables/mlm.tsv")
+    assert set(table["corpus"]) == {"bases", "pairs"}
+    assert set(table["trained_scheme"]) == {"pose"}
+    assert table["n"].gt(50).all()
+    documents = pd.read_parquet(tmp_path / "results/genome_text/corpora/bases/documents.parquet")
+    test = documents[documents["split"] == "test"]["document"]
+    assert test.str.startswith("chr7:").all()
+
+
+def test_the_masked_lm_study_is_planned_without_a_genome(tmp_path):
+    output = snakemake(tmp_path, "--dry-run", configs=("config/mlm.yaml",))
+    counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))
+    assert int(counts["train_mlm"]) == 2 * (2 * 3 + 2 + 3) + 3
+    assert "simulate_genome" not in counts
 
 
 def test_the_full_study_is_planned_without_a_network(tmp_path):
