@@ -95,6 +95,17 @@ rule measure_entropy:
         "../workflow/scripts/measure_entropy.py"
 
 
+use rule measure_entropy as measure_entropy_at with:
+    output:
+        results(f"finetune/{RUN}/entropy_matched.{{eval_bp}}.json"),
+    log:
+        logs(f"measure_entropy/{RUN}/{{eval_bp}}"),
+    params:
+        train_bp=lambda wildcards: int(wildcards.train_bp),
+        eval_bp=lambda wildcards: [int(wildcards.eval_bp)],
+        threads=config["score"]["threads"],
+
+
 rule export_scores:
     input:
         scores=results(f"scores/{RUN}/{{eval_bp}}.parquet"),

@@ -88,7 +88,9 @@ def measured_multipliers(wildcards):
     if not any(LENGTH_RULES[name].measured for name in STUDY["rules"]):
         return []
     run = RUN.format(**{**wildcards, "task": train_task(wildcards.task)})
-    return results(f"finetune/{run}/entropy_matched.json")
+    listed = int(wildcards.eval_bp) in STUDY["eval_bp"]
+    name = "entropy_matched" if listed else f"entropy_matched.{wildcards.eval_bp}"
+    return results(f"finetune/{run}/{name}.json")
 
 
 def score_files():

@@ -117,6 +117,19 @@ rule measure_attention:
         "../workflow/scripts/measure_attention.py"
 
 
+use rule measure_attention as measure_attention_at with:
+    output:
+        matched=results(f"mlm/{TRAINED}/entropy_matched.{{length}}.json"),
+    log:
+        logs(f"measure_attention/{TRAINED}/{{length}}"),
+    params:
+        lengths=lambda wildcards: [int(wildcards.length)],
+        rules=[],
+        schemes=lambda wildcards: matched_schemes(wildcards.attention, wildcards.scheme),
+        train_length=MLM["train_length"],
+        threads=MLM["evaluation"]["threads"],
+
+
 rule score_mlm:
     input:
         documents=results("corpora/{corpus}/documents.parquet"),
@@ -139,6 +152,18 @@ rule score_mlm:
         longest=LONGEST,
     script:
         "../workflow/scripts/score_mlm.py"
+
+
+# The longest jobs first, so that no core idles at the end.
+use rule score_mlm as score_mlm_longest with:
+    output:
+        results(f"mlm/{TRAINED}/{{mlm_protocol}}/{{length}}.parquet"),
+    wildcard_constraints:
+        length=str(LONGEST),
+    priority: 5
+
+
+ruleorder: score_mlm_longest > score_mlm
 
 
 rule build_mlm_table:

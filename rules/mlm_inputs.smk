@@ -82,8 +82,11 @@ def matched_schemes(attention, trained_scheme):
 
 def matched_entropy(wildcards):
     """The measured multipliers, where an arm of the cell needs them."""
-    measured = any(LENGTH_RULES[arm[1]].measured for arm in cell_arms(wildcards))
-    return results(f"mlm/{TRAINED}/entropy_matched.json") if measured else []
+    if not any(LENGTH_RULES[arm[1]].measured for arm in cell_arms(wildcards)):
+        return []
+    listed = int(wildcards.length) in MLM["lengths"]
+    name = "entropy_matched" if listed else "entropy_matched.{length}"
+    return results(f"mlm/{TRAINED}/{name}.json")
 
 
 def mlm_trainings():

@@ -325,7 +325,8 @@ def test_entropy_has_a_panel_per_layer_and_the_training_lengths_value(entropies)
 
 def test_cosine_peaks_show_theory_and_every_layer(peaks):
     peaks["theory_mode"] = [theory_mode(alpha, 128) for alpha in peaks["alpha"]]
-    figure = draw_cosine_peaks(peaks)
+    of_dot = peaks.iloc[:3].assign(alpha=math.nan, theory_mode=math.nan, theory_mean=math.nan)
+    figure = draw_cosine_peaks(pd.concat([of_dot, peaks]))
     mode, mean = figure.axes[:2]
     for axes, theory in ((mode, theory_mode), (mean, theory_mean)):
         (line,) = axes.lines

@@ -156,7 +156,7 @@ def test_a_target_that_no_config_lists_can_be_asked_for_by_its_path(finished):
     text = target.replace(".parquet", ".tsv")
     ran = rules_run(snakemake(folder, target, export, text))
     expected = ["assign_splits", "export_scores", "export_windows", "finetune", "score_variants"]
-    assert sorted(ran) == expected
+    assert sorted(ran) == sorted([*expected, "measure_entropy_at"])
     scores, _ = read_scores(folder / target)
     assert scores["none"].nunique() > 1
     lines = pd.read_csv(folder / text, sep="\t").set_index("line")["none"]
@@ -279,7 +279,9 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.split()  # fmt: skip
     ran = (
-        set(rules_run(first_output)) | set(rules_run(output)) | {"export_windows", "export_scores"}
+        set(rules_run(first_output))
+        | set(rules_run(output))
+        | {"export_windows", "export_scores", "measure_entropy_at", "measure_attention_at"}
     )
     assert set(listed) - ran == set()
 
@@ -314,9 +316,19 @@ def test_a_deleted_masked_lm_score_file_comes_back_the_same(finished):
     before, _ = read_mlm_scores(folder / path)
     (folder / path).unlink()
     output = snakemake(folder, path)
-    assert rules_run(output) == ["score_mlm"]
+    assert rules_run(output) == ["score_mlm_longest"]
     pd.testing.assert_frame_equal(read_mlm_scores(folder / path)[0], before)
     snakemake(folder)
+
+
+def test_a_masked_lm_length_that_no_config_lists_can_be_asked_for_by_its_path(finished):
+    folder, _ = finished
+    path = "results/test/mlm/cpython-docs/gau-alpha-tiny/32/dot/rope/seed1/fixed-target/48.parquet"
+    output = snakemake(folder, path)
+    assert rules_run(output) == ["measure_attention_at", "score_mlm"]
+    scores, provenance = read_mlm_scores(folder / path)
+    assert set(scores["rule"]) == {"none", "entropy-matched"}
+    assert provenance["not_run"] == {}
 
 
 def test_a_genome_as_text(tmp_path):

@@ -40,7 +40,7 @@ def plot_entropies(folder: Path) -> None:
 
 
 def plot_cosines(folder: Path) -> None:
-    cosines = read_measurements(given("cosines"), COSINE_COLUMNS)
+    cosines = read_measurements(given("cosines"), COSINE_COLUMNS).dropna(subset="alpha")
     for names, rows in cosines.groupby([*STUDY, "scheme"]):
         corpus, model, length, scheme = names
         heading = f"{corpus}: {model}, trained with {scheme} at {length:,} tokens"

@@ -444,6 +444,7 @@ def draw_cosine_peaks(peaks: pd.DataFrame, heading: str = "") -> Figure:
     `peaks` has the columns `alpha, layer, peak, weighted_peak, weighted_mean, theory_mode,
     theory_mean`: of all cosines before RoPE and of those weighted by attention.
     """
+    peaks = peaks.dropna(subset="alpha")  # the dot product has none
     figure, panels = _new_figure([2], 2, size=(3, 2.6))
     theory = _theory_curve(peaks)
     layers = sorted(peaks["layer"].unique())
