@@ -59,8 +59,9 @@ def match_variants(
 ) -> dict[int, Matches]:
     """Length in bp -> the multipliers of each layer and head (see `evaluation.entropy`).
 
-    Up to `train_bp` they are 1. Beyond, windows of no more than n_train tokens are left out: no
-    rule acts on them. Raises `LongscaleError` if that leaves none.
+    They are 1 up to `train_bp`, and where no window has more than n_train tokens (protocol
+    `released` cuts long windows). Else windows of no more tokens are left out: no rule acts on
+    them.
     """
     model.eval()
     model.set_rule("none")
@@ -69,16 +70,11 @@ def match_variants(
     found: dict[int, Matches] = {}
     for bp in sorted(set(eval_bp)):
         windows = encode(variants, bp)
-        if bp <= train_bp:
+        beyond = windows.lengths > model.config.n_train
+        if bp <= train_bp or not beyond.any():
             entropies = targets if bp == train_bp else dnabert2_entropies(model, windows)
             found[bp] = [[Match(1.0, entropy, True) for entropy in layer] for layer in entropies]
             continue
-        beyond = windows.lengths > model.config.n_train
-        if not beyond.any():
-            raise LongscaleError(
-                f"no window of {bp} bp has more than n_train, {model.config.n_train}, tokens, "
-                "although it is longer than the training windows; is n_train in config.json right?"
-            )
         if not beyond.all():
             windows = encode(variants[beyond].reset_index(drop=True), bp)
         found[bp] = restore_dnabert2(model, windows, targets)
