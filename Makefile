@@ -28,7 +28,7 @@ install-dev: .venv/installed-dev ## the same with what tests and linters need
 demo: .venv/installed ## the whole workflow on simulated data, no network, minutes on two cores
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --cores 1 --report results/report.html
-	@$(BIN)/python workflow/scripts/show_table.py results/tables/auroc.tsv
+	@$(BIN)/python workflow/scripts/show_table.py results/tables/auroc.tsv results/tables/mlm.tsv
 
 test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
 

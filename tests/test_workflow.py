@@ -346,7 +346,7 @@ def test_a_genome_as_text(tmp_path):
 def test_the_masked_lm_study_is_planned_without_a_genome(tmp_path):
     output = snakemake(tmp_path, "--dry-run", configs=("config/mlm.yaml",))
     counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))
-    assert int(counts["train_mlm"]) == 2 * (2 * 3 + 2 + 3) + 3
+    assert int(counts["train_mlm"]) == 2 * (3 * 3 + 1 + 3) + 3
     assert "simulate_genome" not in counts
 
 

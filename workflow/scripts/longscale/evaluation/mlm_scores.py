@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longscale.errors import LongscaleError
+from longscale.evaluation.scores import METADATA_KEY, is_list_of_strings, read_with_provenance
 from longscale.files import atomic_path
 
 PROTOCOLS = ("fixed-target", "selection", "released")
@@ -27,7 +28,6 @@ TARGET_COLUMNS = ["document", "target", "token"]
 MLM_COLUMNS = [*TARGET_COLUMNS, "scheme", "rule", "loss", "correct"]
 NON_FINITE_LOSS = "non_finite_loss"
 
-_METADATA_KEY = b"longscale"
 _TRAINING = r"([^/]+)/([^/]+)/(\d+)/([^/]+)/([^/]+)/seed(\d+)/"
 
 
@@ -141,7 +141,7 @@ def write_mlm_scores(frame: pd.DataFrame, path: str | Path, provenance: Mapping[
         "correct": pa.array(frame["correct"].to_numpy(bool)),
     }
     metadata = json.dumps(dict(provenance), sort_keys=True)
-    table = pa.table(columns).replace_schema_metadata({_METADATA_KEY: metadata})
+    table = pa.table(columns).replace_schema_metadata({METADATA_KEY: metadata})
     with atomic_path(path) as part:
         pq.write_table(table, part)
 
@@ -197,23 +197,9 @@ def align_arms(frame: pd.DataFrame, path: str | Path) -> AlignedArms:
 
 def _read_frame(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows and the provenance of a file, the latter checked."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise LongscaleError(f"{path}: not a readable parquet file ({error})") from error
-    metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
-    if metadata is None:
-        raise LongscaleError(
-            f"{path}: the parquet metadata has no key 'longscale', which every score file carries"
-        )
-    try:
-        provenance = json.loads(metadata)
-    except ValueError as error:
-        raise LongscaleError(
-            f"{path}: the metadata key 'longscale' is not JSON ({error})"
-        ) from error
+    frame, provenance = read_with_provenance(path)
     _check_provenance(provenance, path)
-    return table.to_pandas(ignore_metadata=True), provenance
+    return frame, provenance
 
 
 def _check_columns(frame: pd.DataFrame, path: str | Path) -> None:
@@ -286,10 +272,10 @@ def _check_arms(aligned: AlignedArms, provenance: Mapping[str, Any], path: str |
 
 def _check_provenance(provenance: Any, path: str | Path) -> None:
     known = provenance if isinstance(provenance, Mapping) else {}
-    if not _is_list_of_strings(known.get("flags")):
+    if not is_list_of_strings(known.get("flags")):
         raise LongscaleError(f"{path}: the provenance's 'flags' must be a list of strings")
     arm_flags = known.get("arm_flags")
-    if not isinstance(arm_flags, Mapping) or not all(map(_is_list_of_strings, arm_flags.values())):
+    if not isinstance(arm_flags, Mapping) or not all(map(is_list_of_strings, arm_flags.values())):
         raise LongscaleError(
             f"{path}: the provenance's 'arm_flags' must map scheme/rule to a list of strings"
         )
@@ -301,7 +287,3 @@ def _check_provenance(provenance: Any, path: str | Path) -> None:
         raise LongscaleError(
             f"{path}: the provenance's 'not_run' must map scheme/rule to the reason, a string"
         )
-
-
-def _is_list_of_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(entry, str) for entry in value)

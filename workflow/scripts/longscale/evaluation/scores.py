@@ -24,7 +24,7 @@ ROW_KEY = [*VARIANT_KEY, "tissue"]
 ROW_COLUMNS = [*ROW_KEY, "label"]
 ROW_TEXTS = ["contig", "ref", "alt", "tissue"]
 
-_METADATA_KEY = b"longscale"
+METADATA_KEY = b"longscale"
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def write_scores(frame: pd.DataFrame, path: str | Path, provenance: Mapping[str,
     table = pa.table({**texts, **numbers, **scores}).select([*ROW_COLUMNS, *rules])
     metadata = json.dumps(dict(provenance), sort_keys=True)
     with atomic_path(path) as part:
-        pq.write_table(table.replace_schema_metadata({_METADATA_KEY: metadata}), part)
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: metadata}), part)
 
 
 def read_scores(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -100,25 +100,34 @@ def read_scores(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     Raises:
         LongscaleError: the file is not a score file (see `write_scores`).
     """
+    frame, provenance = read_with_provenance(path)
+    _check_frame(frame, path)
+    _check_flags(provenance, path)
+    return frame, provenance
+
+
+def read_with_provenance(path: str | Path) -> tuple[pd.DataFrame, Any]:
+    """Rows and provenance of a score file of either branch, neither checked.
+
+    Raises:
+        LongscaleError: the file is not parquet, or has no provenance that is JSON.
+    """
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise LongscaleError(f"{path}: not a readable parquet file ({error})") from error
-    metadata = (table.schema.metadata or {}).get(_METADATA_KEY)
+    metadata = (table.schema.metadata or {}).get(METADATA_KEY)
     if metadata is None:
         raise LongscaleError(
             f"{path}: the parquet metadata has no key 'longscale', which every score file carries"
         )
-    frame = table.to_pandas(ignore_metadata=True)
-    _check_frame(frame, path)
     try:
         provenance = json.loads(metadata)
     except ValueError as error:
         raise LongscaleError(
             f"{path}: the metadata key 'longscale' is not JSON ({error})"
         ) from error
-    _check_flags(provenance, path)
-    return frame, provenance
+    return table.to_pandas(ignore_metadata=True), provenance
 
 
 def rule_columns(frame: pd.DataFrame) -> list[str]:
@@ -146,14 +155,15 @@ def _check_frame(frame: pd.DataFrame, path: str | Path) -> None:
 
 def _check_flags(provenance: Mapping[str, Any], path: str | Path) -> None:
     flags = provenance.get("flags") if isinstance(provenance, Mapping) else None
-    if not _is_list_of_strings(flags):
+    if not is_list_of_strings(flags):
         raise LongscaleError(f"{path}: the provenance's 'flags' must be a list of strings")
     of_rules = provenance.get("rule_flags", {})
-    if not isinstance(of_rules, Mapping) or not all(map(_is_list_of_strings, of_rules.values())):
+    if not isinstance(of_rules, Mapping) or not all(map(is_list_of_strings, of_rules.values())):
         raise LongscaleError(
             f"{path}: the provenance's 'rule_flags' must map a rule to a list of strings"
         )
 
 
-def _is_list_of_strings(value: Any) -> bool:
+def is_list_of_strings(value: Any) -> bool:
+    """Whether `value` is a list of strings."""
     return isinstance(value, list) and all(isinstance(entry, str) for entry in value)
