@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from tokenizers import Tokenizer
 
 from job import model_job
 
@@ -24,6 +23,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     from longscale.models.characters import encode_texts
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.gau_alpha import GAUAlphaForMaskedLM
+    from longscale.models.tokenizer import read_tokenizer
     from longscale.tasks.corpora import read_documents
 
     params, output = snakemake.params, snakemake.output
@@ -35,7 +35,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     texts = [
         document.text for document in read_documents(Path(snakemake.input.corpus).parent, "dev")
     ]
-    tokenizer = Tokenizer.from_file(str(snakemake.input.tokenizer))
+    tokenizer = read_tokenizer(Path(snakemake.input.tokenizer).parent)
     documents = long_enough(encode_texts(tokenizer, texts), lengths[-1])
     report(f"{len(documents)} of {len(texts)} documents have {lengths[-1]:,} tokens")
 

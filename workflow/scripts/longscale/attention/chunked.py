@@ -100,14 +100,18 @@ def attention_weights(
 
     For figures and checks of small inputs. Arguments are those of `chunked_attention`.
     """
-    n = q.shape[1]
-    rows = torch.arange(n, device=q.device) if rows is None else rows
-    pieces = rotated_pieces(q, k, geometry, positions)
-    blocks = logit_blocks(pieces, rows, slope=slope, lengths=lengths)
-    weights = q.new_zeros(len(q), len(rows), n)
-    for part, keys in _weight_blocks(blocks, normalization, n if lengths is None else lengths):
-        weights[:, :, keys] += part  # slices of two pieces may overlap, their pairs do not
-    return weights
+    eye = torch.eye(q.shape[1], dtype=q.dtype, device=q.device).expand(len(q), -1, -1)
+    return chunked_attention(
+        q,
+        k,
+        eye,
+        geometry,
+        slope=slope,
+        lengths=lengths,
+        rows=rows,
+        positions=positions,
+        normalization=normalization,
+    )
 
 
 def logit_blocks(

@@ -34,7 +34,6 @@ class Crops:
             raise LongscaleError(f"no document of the corpus has {length} tokens to train on.")
         self.tokens = np.concatenate(usable)
         sizes = np.array([len(ids) for ids in usable])
-        self.starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.places = np.cumsum(sizes - length + 1)
         self.length, self.seed = length, seed
 
@@ -43,8 +42,9 @@ class Crops:
         rng = np.random.default_rng([self.seed, *indices])
         place = rng.integers(self.places[-1], size=len(indices))
         document = np.searchsorted(self.places, place, side="right")
-        before = np.concatenate([[0], self.places])[document]
-        start = self.starts[document] + place - before
+        start = place + document * (
+            self.length - 1
+        )  # the ends at which no crop of a document begins
         return self.tokens[start[:, None] + np.arange(self.length)]
 
 
