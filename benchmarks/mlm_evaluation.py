@@ -34,8 +34,8 @@ MODELS = {
     "small": {
         "vocab_size": 120,
         "hidden_size": 128,
-        "num_hidden_layers": 4,
-        "intermediate_size": 256,
+        "num_hidden_layers": 3,
+        "intermediate_size": 192,
         "attention_key_size": 64,
     },
     "gau-alpha, 6 layers": {"num_hidden_layers": 6},

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longscale.attention.chunked import attention_weights, chunked_attention, rotate
+from longscale.attention.chunked import attention_weights, chunked_attention, rotate, turn, turns_of
 from longscale.attention.geometry import Geometry, Setting, relative_map, rotation
 from longscale.attention.positions import POSITION_SCHEMES, position_scheme
 
@@ -141,10 +141,10 @@ def test_positions_per_sequence_replace_the_schemes():
     geometry = position_scheme("rope").geometry(Setting(n, 8, 40, 6))
     positions = torch.arange(n).double().repeat(2, 1)
     positions[1] += 100 * (positions[1] > 3)
-    found = chunked_attention(q, k, v, geometry, positions=positions)
+    found = chunked_attention(q, k, v, geometry, turns=turns_of(geometry, positions))
     torch.testing.assert_close(found[0], chunked_attention(q, k, v, geometry)[0])
     theta = rotation(6)
-    turned = [rotate(x[1:], positions[1], theta) for x in (q, k)]
+    turned = [rotate(x[1:], turn(positions[1], theta)) for x in (q, k)]
     expected = (turned[0] @ turned[1].transpose(1, 2)).softmax(-1) @ v[1:]
     torch.testing.assert_close(found[1:], expected)
 
@@ -152,6 +152,6 @@ def test_positions_per_sequence_replace_the_schemes():
 def test_rotation_keeps_its_precision_far_out():
     x = torch.ones(1, 2, 4)
     far = torch.tensor([0.0, 1e6])
-    near = rotate(x, far.double(), rotation(4))
+    near = rotate(x, turn(far.double(), rotation(4)))
     angle = 1e6 % (2 * math.pi)
     assert math.isclose(near[0, 1, 0], math.cos(angle) - math.sin(angle), abs_tol=1e-6)

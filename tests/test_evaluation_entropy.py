@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from longscale.attention.alibi import alibi_slopes
-from longscale.attention.geometry import Geometry, Piece, everything, rotation, steps
+from longscale.attention.geometry import Geometry, Piece, rotation, steps
 from longscale.attention.positions import POSITION_SCHEMES, PositionScheme
 from longscale.errors import LongscaleError
 from longscale.evaluation.entropy import (
@@ -227,46 +227,17 @@ def test_a_layer_is_solved_on_what_the_matched_layers_below_give():
     assert all(abs(changed[i].beta - plain[i].beta) > 1e-3 for i in (1, 2))
 
 
-@pytest.mark.parametrize("scheme", ["alibi", "of-distance"])
-def test_the_bias_of_a_gau_is_not_multiplied(scheme, monkeypatch):
+def test_the_bias_of_a_gau_is_not_multiplied():
     """With equal queries and keys, all logits of a row are equal: what is left is the bias."""
-
-    def of_distance(setting):
-        at = steps(setting.n)
-        return Geometry((Piece(at, at, bias=-0.3 * at.sqrt()),), None)
-
-    monkeypatch.setitem(POSITION_SCHEMES, "of-distance", PositionScheme(of_distance))
     model = gau_of()
     with torch.no_grad():
         for layer in model.base_model.encoder.layer:
             layer.gau.q_scaleoffset.weight.zero_()
-    model.set_scheme(scheme)
+    model.set_scheme("alibi")
     plain = gau_entropies(model, ids_of(60))
     assert min(plain) < math.log(60) - 0.1  # the bias does something
     model.set_rule("entropy-matched", torch.full((LAYERS,), 3.0))
     assert gau_entropies(model, ids_of(60)) == pytest.approx(plain, abs=1e-5)
-
-
-def test_the_bias_of_a_piece_is_as_in_the_models_attention(monkeypatch):
-    """A bias of a piece that is -40 m |r| is ALiBi's with that slope."""
-    slope = 0.05
-
-    def of_distance(setting):
-        at = steps(setting.n)
-        return Geometry((Piece(at, at, bias=-slope * at),), None)
-
-    def alibi(setting):
-        return Geometry(everything(steps(setting.n), None).pieces, None, alibi=True, slope=slope)
-
-    found = []
-    for geometry in (of_distance, alibi):
-        monkeypatch.setitem(POSITION_SCHEMES, "mine", PositionScheme(geometry))
-        model = gau_of()
-        model.set_scheme("mine")
-        found.append(gau_entropies(model, ids_of(70)))
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
-    model.set_scheme("rope")
-    assert gau_entropies(model, ids_of(70)) != pytest.approx(found[0], abs=1e-2)
 
 
 def test_a_scheme_whose_bias_the_rule_multiplies_has_it_in_the_logits(monkeypatch):

@@ -6,6 +6,8 @@ from pathlib import Path
 from job import model_job
 
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
+    import torch
+
     from longscale.config import digest
     from longscale.evaluation.mlm import arm_flags, encode_documents, passes_of, score_arms
     from longscale.evaluation.mlm_scores import write_mlm_scores
@@ -26,6 +28,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     split = "dev" if protocol == "selection" else "test"
     documents = encode_documents(tokenizer, read_documents(corpus, split))
     model = load_checkpoint(GAUAlphaForMaskedLM, folder, complete=True)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     measured = read_measured(snakemake.input.measured) if snakemake.input.measured else None
     scores, not_run = score_arms(
         model,

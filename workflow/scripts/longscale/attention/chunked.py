@@ -10,6 +10,8 @@ keys, e features of values, R query rows.
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -19,37 +21,77 @@ CHUNK = 256
 NORMALIZATIONS = ("softmax", "softmax_plus", "squared_relu")
 
 
-def rotate(x: torch.Tensor, positions: torch.Tensor, theta: torch.Tensor) -> torch.Tensor:
+Turn = tuple[torch.Tensor, torch.Tensor]  # cos, sin: (n, d/2) or (B, n, d/2)
+
+
+def turn(
+    positions: torch.Tensor,
+    theta: torch.Tensor,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> Turn:
+    """cos and sin of position times angle, by which `rotate` turns.
+
+    `positions` (n,) or (B, n), float64; `theta` (d/2,). The product is thousands of radians, so it
+    is float64 whatever the `dtype` of the result.
+    """
+    angles = positions.to(device)[..., None] * theta.to(device)
+    return angles.cos().to(dtype), angles.sin().to(dtype)
+
+
+def rotate(x: torch.Tensor, by: Turn) -> torch.Tensor:
     """RoPE on interleaved pairs of `x` (B, n, d); the result has the pairs' halves apart.
 
-    `positions` (n,) or (B, n), float64; `theta` (d/2,). Queries and keys come out in the same order
-    of features, so their products are those of the interleaved layout.
+    Queries and keys come out in the same order of features, so their products are those of the
+    interleaved layout.
     """
-    angles = positions[..., None] * theta  # (B) n d/2, float64: thousands of radians, exactly
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = by
     even, odd = x[..., 0::2], x[..., 1::2]
     return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
 
 
+def turns_of(
+    geometry: Geometry,
+    positions: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> list[tuple[Turn | None, Turn | None]]:
+    """How queries and keys of each piece are turned; None: not at all.
+
+    All layers turn alike, so a model makes this once. `positions` (B, n) replace the positions of a
+    scheme whose training draws them per sequence.
+    """
+    theta = geometry.theta
+    if theta is None:
+        return [(None, None)] * len(geometry.pieces)
+    if positions is not None:
+        drawn = turn(positions, theta, dtype, device)
+        return [(drawn, drawn)] * len(geometry.pieces)
+    turns = []
+    for piece in geometry.pieces:
+        of_queries = turn(piece.queries, theta, dtype, device)
+        same = piece.keys is piece.queries
+        of_keys = of_queries if same else turn(piece.keys, theta, dtype, device)
+        turns.append((of_queries, None if piece.unpaired_keys else of_keys))
+    return turns
+
+
 def rotated_pieces(
-    q: torch.Tensor, k: torch.Tensor, geometry: Geometry, positions: torch.Tensor | None = None
+    q: torch.Tensor,
+    k: torch.Tensor,
+    geometry: Geometry,
+    turns: list[tuple[Turn | None, Turn | None]] | None = None,
 ) -> list[tuple[Piece, torch.Tensor, torch.Tensor]]:
     """Each piece of `geometry` with its rotated queries and keys, (B, n, d).
 
-    `positions` (B, n) replace the positions of a scheme whose training draws them per sequence.
+    `turns`: of `turns_of`; None: made here.
     """
-    rotated = []
-    for piece in geometry.pieces:
-        if geometry.theta is None:
-            rotated.append((piece, q, k))
-            continue
-        theta = geometry.theta.to(q.device)
-        of_queries = piece.queries if positions is None else positions
-        of_keys = piece.keys if positions is None else positions
-        queries = rotate(q, of_queries.to(q.device), theta)
-        keys = k if piece.unpaired_keys else rotate(k, of_keys.to(q.device), theta)
-        rotated.append((piece, queries, keys))
-    return rotated
+    if turns is None:
+        turns = turns_of(geometry, dtype=q.dtype, device=q.device)
+    return [
+        (piece, *(x if by is None else rotate(x, by) for x, by in zip((q, k), pair, strict=True)))
+        for piece, pair in zip(geometry.pieces, turns, strict=True)
+    ]
 
 
 def chunked_attention(
@@ -61,7 +103,7 @@ def chunked_attention(
     slope: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
     rows: torch.Tensor | None = None,
-    positions: torch.Tensor | None = None,
+    turns: list[tuple[Turn | None, Turn | None]] | None = None,
     normalization: str = "softmax",
     dropout: float = 0.0,
     chunk: int = CHUNK,
@@ -70,19 +112,45 @@ def chunked_attention(
 
     `q`, `k` (B, n, d) before rotation, scale and length rule already in `q`; `v` (B, n, e).
     `slope`: ALiBi's, positive, broadcast against (B, n, 1). `lengths` (B,): real tokens, None: all.
-    `rows` (R,), ascending: the query rows that are needed, None: all. `dropout`: on the attention
-    weights. `squared_relu` is relu(logits)^2 over the number of real tokens, without softmax.
+    `rows` (R,), ascending: the query rows that are needed, None: all. `turns`: of `turns_of`, None:
+    made here. `dropout`: on the attention weights. `squared_relu` is relu(logits)^2 over the number
+    of real tokens, without softmax.
     """
     n = q.shape[1]
     rows = torch.arange(n, device=q.device) if rows is None else rows
-    pieces = rotated_pieces(q, k, geometry, positions)
-    outputs = []
+    pieces = rotated_pieces(q, k, geometry, turns)
+    memory = None if torch.is_grad_enabled() else _Memory()
+    outputs = v.new_empty(len(v), len(rows), v.shape[-1]) if memory else []
     for start in range(0, len(rows), chunk):
-        blocks = logit_blocks(pieces, rows[start : start + chunk], slope=slope, lengths=lengths)
-        parts = _weight_blocks(blocks, normalization, n if lengths is None else lengths, dropout)
+        i = rows[start : start + chunk]
+        blocks = logit_blocks(pieces, i, slope=slope, lengths=lengths, memory=memory)
+        real = n if lengths is None else lengths
+        parts = _weight_blocks(blocks, normalization, real, dropout, memory)
         mixed = [part @ v[:, keys] for part, keys in parts]
-        outputs.append(mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(0))
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        mixed = mixed[0] if len(mixed) == 1 else torch.stack(mixed).sum(0)
+        if memory:
+            outputs[:, start : start + chunk] = mixed
+        else:
+            outputs.append(mixed)
+    return outputs if memory else torch.cat(outputs, dim=1)
+
+
+class _Memory:
+    """Memory for the logits of one block of queries, used again for the next.
+
+    Asking the system for fresh pages costs as much as the softmax. Only where no gradient is
+    recorded: a backward pass needs the weights of every block.
+    """
+
+    def __init__(self) -> None:
+        self.held: dict[str, torch.Tensor] = {}
+
+    def room(self, name: str, shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+        """An uninitialised tensor, contiguous; it shares memory with the last of that `name`."""
+        size = math.prod(shape)
+        if name not in self.held or self.held[name].numel() < size:
+            self.held[name] = like.new_empty(size)
+        return self.held[name][:size].view(shape)
 
 
 def attention_weights(
@@ -93,7 +161,7 @@ def attention_weights(
     slope: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
     rows: torch.Tensor | None = None,
-    positions: torch.Tensor | None = None,
+    turns: list[tuple[Turn | None, Turn | None]] | None = None,
     normalization: str = "softmax",
 ) -> torch.Tensor:
     """The weights that `chunked_attention` gives to the values, as a whole: (B, R, n).
@@ -109,7 +177,7 @@ def attention_weights(
         slope=slope,
         lengths=lengths,
         rows=rows,
-        positions=positions,
+        turns=turns,
         normalization=normalization,
     )
 
@@ -120,6 +188,7 @@ def logit_blocks(
     *,
     slope: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
+    memory: _Memory | None = None,
 ) -> list[tuple[torch.Tensor, slice]]:
     """Logits of the query rows `i`, piece by piece: (B, rows, keys) and the slice of keys.
 
@@ -139,7 +208,10 @@ def logit_blocks(
             continue
         if low >= high:
             continue
-        logits = q[:, queries] @ k[:, low:high].transpose(1, 2)  # B rows keys
+        room = None
+        if memory:
+            room = memory.room(f"piece {len(blocks)}", (len(q), len(i), high - low), q)
+        logits = torch.bmm(q[:, queries], k[:, low:high].transpose(1, 2), out=room)  # B rows keys
         logits = _mask(logits, piece, i, low, slope, queries, lengths)
         blocks.append((logits, slice(low, high)))
     return blocks
@@ -157,12 +229,10 @@ def _mask(
     """Bias and mask of one block; nothing is written where all pairs are attended."""
     j = torch.arange(low, low + logits.shape[-1], device=logits.device)
     bounded = (piece.low, piece.high, piece.first_queries) != (None, None, None)
-    if slope is not None or bounded or piece.bias is not None:
+    if slope is not None or bounded:
         r = i[:, None] - j
         if slope is not None:
             logits = logits - slope[:, queries] * r.abs()
-        if piece.bias is not None:
-            logits = logits + piece.bias.to(logits)[r.abs()]
         if bounded:
             inside = covers(piece, r, i[:, None], j)
             if not inside.all():
@@ -178,18 +248,24 @@ def _weight_blocks(
     normalization: str,
     lengths: torch.Tensor | int,
     dropout: float = 0.0,
+    memory: _Memory | None = None,
 ) -> list[tuple[torch.Tensor, slice]]:
     """Attention weights of `logit_blocks`, normalised over the keys of all blocks together."""
     logits = torch.cat([block for block, _ in blocks], dim=-1) if blocks[1:] else blocks[0][0]
-    weights = _weights(logits, normalization, lengths)
+    weights = _weights(logits, normalization, lengths, out=logits if memory else None)
     if dropout:
         weights = F.dropout(weights, dropout)
     parts = weights.split([block.shape[-1] for block, _ in blocks], dim=-1)
     return [(part, keys) for part, (_, keys) in zip(parts, blocks, strict=True)]
 
 
-def _weights(logits: torch.Tensor, normalization: str, lengths: torch.Tensor | int) -> torch.Tensor:
+def _weights(
+    logits: torch.Tensor,
+    normalization: str,
+    lengths: torch.Tensor | int,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
     if normalization != "squared_relu":
-        return torch.softmax(logits, dim=-1)
+        return torch.softmax(logits, dim=-1, out=out)
     count = lengths[:, None, None] if torch.is_tensor(lengths) else lengths
     return F.relu(logits).square() / count

@@ -43,7 +43,6 @@ class Piece:
 
     `queries`, `keys`: positions (n,), float64, one per token. `low`, `high`: None is unbounded.
     `first_keys`: only the sequence's first so many keys; None: all. `first_queries` likewise.
-    `bias` (n,), float64: added to the logits at distance |r|, after the length rule; None: nothing.
     `unpaired_keys` is a defect of the released ReRoPE: keys that are not rotated are left in
     another order of features than the queries.
     """
@@ -54,7 +53,6 @@ class Piece:
     high: int | None = None
     first_keys: int | None = None
     first_queries: int | None = None
-    bias: torch.Tensor | None = None
     unpaired_keys: bool = False
 
 

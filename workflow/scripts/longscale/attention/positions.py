@@ -36,7 +36,8 @@ if TYPE_CHECKING:  # the workflow reads the names of the schemes in every job, w
 SINKS = 4  # StreamingLLM's attention sinks
 GLOBAL_KEYS = 10  # LM-Infinite's starting tokens
 YARN_ROTATIONS = (1, 32)  # YaRN's alpha and beta
-RECALL = {"strength": 1.5, "null": 4.0, "reach": 5}  # set in trials (docs/mlm.md)
+# Chosen on development documents by benchmarks/recall_constants.py (docs/mlm.md).
+RECALL = {"strength": 2.0, "null": 5.0, "reach": 5}
 
 
 class CannotRunError(LongscaleError):

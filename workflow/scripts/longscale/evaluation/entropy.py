@@ -13,7 +13,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -221,21 +221,19 @@ def position_logits(
 ) -> Logits:
     """Logits (B, R, n) of the query rows under a position scheme, what is added to them apart.
 
-    What a piece adds (`Piece.bias`) and ALiBi's `slope` are bias, and so is the mask; only a
-    released scheme whose bias the rule multiplies has it in the logits.
+    ALiBi's `slope` is bias, and so is the mask; only a released scheme whose bias the rule
+    multiplies has it in the logits.
     """
     geometry, n = around.geometry, k.shape[1]
-    pieces = [(replace(p, bias=None), *of_p) for p, *of_p in rotated_pieces(q, k, geometry)]
     logits = q.new_zeros(len(q), len(rows), n)
     bias = q.new_full((len(rows), n), -math.inf)
     r = rows[:, None] - torch.arange(n, device=q.device)
-    for own, piece in zip(geometry.pieces, pieces, strict=True):
-        inside = covers(own, r, rows[:, None], torch.arange(n, device=q.device))
+    for piece in rotated_pieces(q, k, geometry, around.turns):
+        inside = covers(piece[0], r, rows[:, None], torch.arange(n, device=q.device))
         for block, keys in logit_blocks([piece], rows):
             part = logits[:, :, keys]
             logits[:, :, keys] = torch.where(inside[:, keys], block, part)
-        added = 0.0 if own.bias is None else own.bias.to(q)[r.abs()]
-        bias = torch.where(inside, added, bias)
+        bias = bias.masked_fill(inside, 0.0)
     if slope is not None:
         alibi = -slope[:, rows] * r.abs()  # 1 R n
         if geometry.scaled_bias:

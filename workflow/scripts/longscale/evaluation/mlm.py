@@ -266,11 +266,10 @@ def _use(
     model.set_rule(rule, multipliers)
     model.set_scheme(scheme)
     around = model.base_model.surroundings(length)
-    layers = len(model.base_model.encoder.layer)
     layers = range(len(model.base_model.encoder.layer))
     parts = [around.multiplier(layer) for layer in layers]
     for piece in around.geometry.pieces:
-        parts += [piece.queries, piece.keys, piece.bias]
+        parts += [piece.queries, piece.keys]
     found = hashlib.sha256(repr(replace(around.geometry, pieces=(), theta=None)).encode())
     for piece in around.geometry.pieces:
         limits = (piece.low, piece.high, piece.first_keys, piece.first_queries)

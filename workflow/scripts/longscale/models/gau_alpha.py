@@ -20,7 +20,12 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from longscale.attention.alibi import slopes_of
-from longscale.attention.chunked import NORMALIZATIONS, attention_weights, chunked_attention
+from longscale.attention.chunked import (
+    NORMALIZATIONS,
+    attention_weights,
+    chunked_attention,
+    turns_of,
+)
 from longscale.attention.cosine import parse_attention, unit_vectors
 from longscale.attention.geometry import Geometry, Setting, attended
 from longscale.attention.positions import position_scheme
@@ -110,10 +115,11 @@ class ScaleOffset(nn.Module):
 
 
 class Surroundings:
-    """What all layers of a forward pass share: the geometry, the lengths, beta(n), positions.
+    """What all layers of a forward pass share: the geometry, the lengths, beta(n), turns.
 
     `beta` (B or 1, n, 1): the length rule times the checkpoint's own normalisation. `measured`
-    (layers,): the multipliers of a measured rule, one per layer, or None.
+    (layers,): the multipliers of a measured rule, one per layer, or None. `positions` (B, n):
+    instead of the scheme's, or None.
     """
 
     def __init__(
@@ -125,7 +131,8 @@ class Surroundings:
         positions: torch.Tensor | None,
     ) -> None:
         self.geometry, self.lengths, self.beta = geometry, lengths, beta
-        self.measured, self.positions = measured, positions
+        self.measured = measured
+        self.turns = turns_of(geometry, positions, device=beta.device)
 
     def multiplier(self, layer: int) -> torch.Tensor:
         """The multiplier of a layer's logits, (B or 1, n, 1)."""
@@ -186,7 +193,7 @@ class GatedAttentionUnit(nn.Module):
             "slope": self.bias_slope(around),
             "lengths": around.lengths,
             "rows": rows,
-            "positions": around.positions,
+            "turns": around.turns,
             "normalization": self.normalization,
         }
         return q.float(), k.float(), keywords
