@@ -6,6 +6,9 @@ Per document and length, for the same target tokens:
 * obvious: the same groups, dense attention, all rows in every layer, all logits;
 * one by one: as obvious, but one target per forward pass, as the released scripts do.
 
+`small` is the model of config/config.yaml and config/mlm.yaml. Schemes: `rope`, where every pair of
+tokens is attended, and `windowed`, where the obvious loop masks the pairs that are not.
+
 The two sides alternate in one process on the same inputs; the ratio is that of the medians. Peak
 memory is measured apart, each side and length in a process of its own, less what the process held
 before its first forward pass.
@@ -63,6 +66,9 @@ def dense_logits(model: GAUAlphaForMaskedLM, ids: torch.Tensor) -> torch.Tensor:
     """All logits of the model by the equations, with the attention matrix written out."""
     x = model.gau_alpha.embeddings(ids)
     mask = torch.ones_like(ids)[:, None]
+    if model.gau_alpha.scheme == "windowed":
+        at = torch.arange(ids.shape[1])
+        mask = ((at[:, None] - at).abs() <= model.config.n_train // 2).long()
     for layer in model.gau_alpha.encoder.layer:
         gau = layer.gau
         u, v, z = torch.nn.functional.silu(gau.i_dense(x)).split(gau.sizes, dim=-1)
@@ -113,9 +119,10 @@ def timed(function, *arguments) -> float:  # noqa: ANN001, ANN002
     return time.perf_counter() - started
 
 
-def compare(name: str, length: int, repeats: int, with_single: bool) -> dict:
+def compare(name: str, scheme: str, length: int, repeats: int, with_single: bool) -> dict:
     """Seconds per side, their ratios, and the largest difference of a loss."""
     model = build(name)
+    model.set_scheme(scheme)
     together, single = passes_of(model, length, 9), passes_of(model, length, 1)
     error = float(np.abs(ours(model, together) - obvious(model, together)).max())
     seconds = {"ours": [], "obvious": []}
@@ -123,7 +130,13 @@ def compare(name: str, length: int, repeats: int, with_single: bool) -> dict:
         seconds["ours"].append(timed(ours, model, together))
         seconds["obvious"].append(timed(obvious, model, together))
     medians = {side: statistics.median(values) for side, values in seconds.items()}
-    row = {"model": name, "length": length, **medians, "largest difference": error}
+    row = {
+        "model": name,
+        "scheme": scheme,
+        "length": length,
+        **medians,
+        "largest difference": error,
+    }
     row["obvious / ours"] = medians["obvious"] / medians["ours"]
     if with_single:  # nine times the work of `obvious`, so once
         row["one by one / ours"] = timed(obvious, model, single) / medians["ours"]
@@ -165,8 +178,9 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, {options.threads} threads")
     for name in options.models:
         for length in options.lengths:
-            row = compare(name, length, options.repeats, with_single=name == "small")
-            print({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()})
+            for scheme in ("rope", "windowed"):
+                row = compare(name, scheme, length, options.repeats, with_single=name == "small")
+                print({k: round(v, 7) if isinstance(v, float) else v for k, v in row.items()})
         for side in ("ours", "obvious"):
             lengths = [*options.lengths, 2 * max(options.lengths)]
             peaks = [peak_mib(name, length, side) for length in lengths]

@@ -8,7 +8,13 @@ import torch
 
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForSequenceClassification
-from longscale.training.loop import device_precision, still_improving, train, write_outcome
+from longscale.training.loop import (
+    device_precision,
+    require_finite,
+    save_trained,
+    still_improving,
+    train,
+)
 
 ROWS = 24
 BATCH = 4
@@ -336,9 +342,16 @@ def test_bf16_trains_here_too(tmp_path):
     assert last < first
 
 
-def test_the_outcome_is_json(tmp_path):
-    _, outcome, _ = run(tmp_path / "a", data=poisoned(0))
-    write_outcome(outcome, tmp_path / "training.json")
-    stored = json.loads((tmp_path / "training.json").read_text())
+def test_a_model_is_saved_with_its_outcome(tmp_path):
+    model, outcome, _ = run(tmp_path / "a", data=poisoned(0))
+    save_trained(model, tmp_path / "model", outcome)
+    stored = json.loads((tmp_path / "model" / "training.json").read_text())
     assert stored["flags"] == ["non_finite_loss"]
     assert math.isnan(stored["history"][0]["loss"])
+    DNABERT2ForSequenceClassification.from_pretrained(tmp_path / "model")
+
+
+def test_a_loss_that_is_not_finite_is_one_sentence_with_the_key_to_change():
+    require_finite({"flags": ["not_converged"], "steps": 7}, "mlm.train")
+    with pytest.raises(LongscaleError, match=r"at step 7; a lower mlm\.train\.learning_rate"):
+        require_finite({"flags": ["non_finite_loss"], "steps": 7}, "mlm.train")

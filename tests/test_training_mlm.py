@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from longscale.errors import LongscaleError
 from longscale.models.characters import SpecialIds
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.models.masked_lm import IGNORED_LABEL
 from longscale.training import mlm
-from longscale.training.masking import IGNORED, mask_ids
+from longscale.training.masking import mask_ids
 from longscale.training.mlm import Crops, train_mlm
 
 SPECIAL = SpecialIds(0, 1, 2, 3, 4)
@@ -101,7 +102,7 @@ def test_masking_is_15_80_10_10():
     others = np.arange(5, 30)
     batch = mask_ids(ids, rng, 0.15, special=[0, 1, 2, 3], mask=4, others=others)
     labels, masked = batch["labels"].numpy(), batch["input_ids"].numpy()
-    targets = labels != IGNORED
+    targets = labels != IGNORED_LABEL
     assert not np.isin(ids[targets], [0, 1, 2, 3]).any()
     np.testing.assert_array_equal(labels[targets], ids[targets])
     np.testing.assert_array_equal(masked[~targets], ids[~targets])
@@ -118,7 +119,7 @@ def test_a_batch_without_a_target_gets_one():
     ids = np.full((1, 3), 7)
     rng = np.random.default_rng(1)
     batch = mask_ids(ids, rng, 1e-9, special=[0], mask=4, others=np.arange(5, 9))
-    assert (batch["labels"] != IGNORED).sum() == 1
+    assert (batch["labels"] != IGNORED_LABEL).sum() == 1
 
 
 def recorded_batches(monkeypatch, tmp_path, **changes) -> list[dict[str, torch.Tensor]]:

@@ -13,8 +13,8 @@ from longscale.errors import LongscaleError
 from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2ForMaskedLM
+from longscale.models.masked_lm import IGNORED_LABEL
 from longscale.models.tokenizer import CLS, MASK, PAD, SEP, UNK, EncodedWindows, encode_windows
-from longscale.training.masking import IGNORED
 from longscale.training.pretrain import GenomeWindows, mask_tokens, pretrain
 
 OPTIONS = {
@@ -123,7 +123,7 @@ def test_the_shares_of_bert():
     batch = {
         k: v.numpy() for k, v in mask_tokens(encoded, np.random.default_rng(2), 0.15, 500).items()
     }
-    targets = batch["labels"] != IGNORED
+    targets = batch["labels"] != IGNORED_LABEL
     eligible = (mask == 1) & ~np.isin(ids, (CLS, SEP))
     n, k = eligible.sum(), targets.sum()
     assert n > 50_000
@@ -155,7 +155,7 @@ def test_masking_touches_targets_alone_and_never_special_tokens(seed, fraction, 
     again = mask_tokens(encoded, np.random.default_rng(seed), fraction, 9)
     assert all(torch.equal(batch[key], again[key]) for key in batch)
     now, labels = batch["input_ids"].numpy(), batch["labels"].numpy()
-    targets = labels != IGNORED
+    targets = labels != IGNORED_LABEL
     assert targets.any()
     assert (labels[targets] == ids[targets]).all()
     assert (now[~targets] == ids[~targets]).all()

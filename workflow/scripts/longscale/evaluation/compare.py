@@ -162,13 +162,7 @@ def build_auroc_table(
         LongscaleError: no cell, two cells for one place, other variants or labels in two files
             of a task, or a truth that lacks a variant or a window length.
     """
-    ordered = sorted(cells, key=_place)
-    if not ordered:
-        raise LongscaleError("no score file to build a table from, at least one is needed")
-    for one, other in pairwise(ordered):
-        if _place(one) == _place(other):
-            raise LongscaleError(f"{one.path} and {other.path}: two score files for the same cell")
-
+    ordered = ordered_cells(cells, _place)
     rows: list[dict[str, Any]] = []
     for task, of_task in groupby(ordered, key=lambda cell: cell.task):
         task_cells = list(of_task)
@@ -283,6 +277,20 @@ def _place(cell: Cell) -> tuple[Any, ...]:
         *(cell.task, cell.protocol, cell.model, cell.train_bp, cell.eval_bp),
         *(cell.attention, cell.seed),
     )
+
+
+def ordered_cells(cells: Iterable[Any], place: Callable[[Any], tuple[Any, ...]]) -> list[Any]:
+    """Cells of either branch in the order of their `place`.
+
+    Raises `LongscaleError` where there is none, and for two score files of one place.
+    """
+    ordered = sorted(cells, key=place)
+    if not ordered:
+        raise LongscaleError("no score file to build a table from, at least one is needed")
+    for one, other in pairwise(ordered):
+        if place(one) == place(other):
+            raise LongscaleError(f"{one.path} and {other.path}: two score files for the same cell")
+    return ordered
 
 
 def natural_order(name: str, first: Sequence[str] = BASELINE) -> str:

@@ -13,7 +13,7 @@ targets as it has.
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from itertools import groupby, pairwise
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from longscale.evaluation.compare import (
     is_released_arm,
     join_flags,
     natural_order,
+    ordered_cells,
     read_table,
 )
 from longscale.evaluation.intervals import draw_generator, percentile_interval
@@ -169,12 +170,7 @@ def build_mlm_table(
         LongscaleError: no cell, two cells for one place, or two files that must hold the same
             targets and do not: those of one group and length, except at `released` of all lengths.
     """
-    ordered = sorted(cells, key=_place)
-    if not ordered:
-        raise LongscaleError("no score file to build a table from, at least one is needed")
-    for one, other in pairwise(ordered):
-        if _place(one) == _place(other):
-            raise LongscaleError(f"{one.path} and {other.path}: two score files for the same cell")
+    ordered = ordered_cells(cells, _place)
     rows: list[dict[str, Any]] = []
     for place, group in groupby(ordered, key=_group):
         shared = dict(zip(_PLACE_COLUMNS, place, strict=True))

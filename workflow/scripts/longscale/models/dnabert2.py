@@ -35,8 +35,7 @@ from longscale.attention.rules import (
     length_rule,
 )
 from longscale.errors import LongscaleError
-
-IGNORED_LABEL = -100
+from longscale.models.masked_lm import IGNORED_LABEL, MaskedLMHead, TiedMaskedLM
 
 
 class DNABERT2Config(PreTrainedConfig):
@@ -352,15 +351,7 @@ class DNABERT2PredictionHead(nn.Module):
         return self.decoder(self.transform(x))
 
 
-class DNABERT2MaskedLMHead(nn.Module):
-    """Holds the head under its original name, `cls.predictions`."""
-
-    def __init__(self, config: DNABERT2Config) -> None:
-        super().__init__()
-        self.predictions = DNABERT2PredictionHead(config)
-
-
-class DNABERT2ForMaskedLM(DNABERT2PreTrainedModel):
+class DNABERT2ForMaskedLM(DNABERT2PreTrainedModel, TiedMaskedLM):
     """Masked language model; with labels, the head runs on the labelled tokens alone."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -370,14 +361,8 @@ class DNABERT2ForMaskedLM(DNABERT2PreTrainedModel):
     def __init__(self, config: DNABERT2Config) -> None:
         super().__init__(config)
         self.bert = DNABERT2Model(config, add_pooling_layer=False)
-        self.cls = DNABERT2MaskedLMHead(config)
+        self.cls = MaskedLMHead(DNABERT2PredictionHead(config))
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.cls.predictions.decoder = value
 
     def forward(
         self,

@@ -32,8 +32,8 @@ from longscale.attention.positions import position_scheme
 from longscale.attention.recall import recall
 from longscale.attention.rules import check_measured, check_n_train, length_multiplier
 from longscale.errors import LongscaleError
+from longscale.models.masked_lm import IGNORED_LABEL, MaskedLMHead, TiedMaskedLM
 
-IGNORED_LABEL = -100
 SOFTMAX_PLUS_BASE = 512  # ln n / ln 512 is 1 at the length that GAU-alpha was trained at
 
 
@@ -414,15 +414,7 @@ class GAUAlphaPredictions(nn.Module):
         return self.decoder(hidden)
 
 
-class GAUAlphaMaskedLMHead(nn.Module):
-    """Holds the head under its original name, `cls.predictions`."""
-
-    def __init__(self, config: GAUAlphaConfig) -> None:
-        super().__init__()
-        self.predictions = GAUAlphaPredictions(config)
-
-
-class GAUAlphaForMaskedLM(GAUAlphaPreTrainedModel):
+class GAUAlphaForMaskedLM(GAUAlphaPreTrainedModel, TiedMaskedLM):
     """Masked language model; the head runs on the tokens that are asked for alone."""
 
     _tied_weights_keys: ClassVar[dict[str, str]] = {
@@ -432,14 +424,8 @@ class GAUAlphaForMaskedLM(GAUAlphaPreTrainedModel):
     def __init__(self, config: GAUAlphaConfig) -> None:
         super().__init__(config)
         self.gau_alpha = GAUAlphaModel(config)
-        self.cls = GAUAlphaMaskedLMHead(config)
+        self.cls = MaskedLMHead(GAUAlphaPredictions(config))
         self.post_init()
-
-    def get_output_embeddings(self) -> nn.Linear:
-        return self.cls.predictions.decoder
-
-    def set_output_embeddings(self, value: nn.Linear) -> None:
-        self.cls.predictions.decoder = value
 
     def forward(
         self,

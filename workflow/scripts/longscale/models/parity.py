@@ -18,12 +18,12 @@ import torch
 from longscale.errors import LongscaleError
 from longscale.models.checkpoint import assign_weights
 from longscale.models.dnabert2 import (
-    IGNORED_LABEL,
     DNABERT2Config,
     DNABERT2ForMaskedLM,
     DNABERT2ForSequenceClassification,
 )
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.models.masked_lm import IGNORED_LABEL
 
 TOLERANCE = 1e-4
 _BESIDE = "the weights beside it"

@@ -27,7 +27,15 @@ from longscale.evaluation.mlm_table import (
     is_trained_in,
     sort_mlm_arms,
 )
-from longscale.report.plots import COLOURS, GREY, STYLE, is_hollow, line_styles, save_figure
+from longscale.report.plots import (
+    COLOURS,
+    GREY,
+    STYLE,
+    draw_points,
+    is_hollow,
+    line_styles,
+    save_figure,
+)
 
 PANEL = (2.1, 1.8)  # inches
 TRAINING_LINE = {"color": GREY, "linewidth": 1, "linestyle": ":"}
@@ -183,18 +191,7 @@ def _draw_curve(
         low, high = rows["accuracy_lo"].to_numpy(float), rows["accuracy_hi"].to_numpy(float)
         axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0, zorder=1)
     axes.plot(x, middle, color=colour, linewidth=1, linestyle=line, zorder=front)
-    hollow = np.array([is_hollow(flags, MLM_ARM_FLAGS) for flags in rows["flags"]], dtype=bool)
-    for chosen, face in ((~hollow, colour), (hollow, "white")):
-        axes.plot(
-            x[chosen],
-            middle[chosen],
-            **style,
-            linestyle="",
-            markersize=3.5,
-            markeredgewidth=0.8,
-            markerfacecolor=face,
-            zorder=front + 1,
-        )
+    draw_points(axes, x, middle, rows["flags"], style, front + 1, MLM_ARM_FLAGS)
 
 
 def _scale_lengths(panels: Sequence[Axes], rows: pd.DataFrame) -> None:

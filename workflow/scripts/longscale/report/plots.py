@@ -4,7 +4,7 @@ A figure shows one task, protocol and model; a row of panels per training length
 attention, a line per length rule.
 """
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import matplotlib as mpl
@@ -152,17 +152,30 @@ def _draw_rule(
     middle = rows["auroc"].to_numpy(float)
     axes.plot(x, middle, color=colour, linewidth=1, zorder=front)
     axes.vlines(x, rows["auroc_lo"], rows["auroc_hi"], color=colour, linewidth=0.8, zorder=front)
-    hollow = rows["flags"].map(is_hollow).to_numpy(bool)
-    for chosen, face in ((~hollow, colour), (hollow, "white")):
+    draw_points(axes, x, middle, rows["flags"], style, front + 1)
+
+
+def draw_points(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    flags: Iterable[str],
+    style: Mapping[str, str],
+    zorder: int,
+    arm_flags: Container[str] = ARM_FLAGS,
+) -> None:
+    """The points of one arm, hollow where a flag concerns it (see `is_hollow`)."""
+    hollow = np.array([is_hollow(of_point, arm_flags) for of_point in flags], dtype=bool)
+    for chosen, face in ((~hollow, style["color"]), (hollow, "white")):
         axes.plot(
             x[chosen],
-            middle[chosen],
+            y[chosen],
             **style,
             linestyle="",
             markersize=3.5,
             markeredgewidth=0.8,
             markerfacecolor=face,
-            zorder=front + 1,
+            zorder=zorder,
         )
 
 

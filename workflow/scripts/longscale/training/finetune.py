@@ -11,11 +11,10 @@ from transformers import set_seed
 
 from longscale.attention.cosine import parse_attention
 from longscale.errors import LongscaleError
-from longscale.files import atomic_folder
 from longscale.genome.sequence import Genome
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel, match_alpha
-from longscale.training.loop import train, write_outcome
+from longscale.training.loop import save_trained, train
 from longscale.training.protocols import PROTOCOLS, Examples, Protocol
 
 # Windows over which the pretrained model's |q||k| is measured for cos-matched.
@@ -121,9 +120,7 @@ def finetune(
     if not has_learned(outcome["history"], float(sets["dev"].labels.mean())):
         outcome["flags"].append(NOT_LEARNED)
     outcome |= {"n_train": model.config.n_train, "seed": seed, **provenance}
-    with atomic_folder(folder) as part:
-        model.save_pretrained(part)
-        write_outcome(outcome, part / "training.json")
+    save_trained(model, folder, outcome)
 
 
 def has_learned(history: list[dict], positives: float) -> bool:

@@ -21,6 +21,7 @@ from transformers import (
 
 from longscale.config import digest
 from longscale.errors import LongscaleError
+from longscale.files import atomic_folder
 
 NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
 
@@ -209,6 +210,17 @@ def summarise(trainer: Trainer, log: LogForPeople, *, seconds: float) -> dict:
     }
 
 
-def write_outcome(outcome: dict, path: str | Path) -> None:
-    """The outcome as JSON."""
-    Path(path).write_text(json.dumps(outcome, indent=1, allow_nan=True) + "\n")
+def require_finite(outcome: dict, section: str) -> None:
+    """Raises `LongscaleError` where the loss stopped being finite; `section`: of the config."""
+    if NON_FINITE_LOSS in outcome["flags"]:
+        raise LongscaleError(
+            f"{section}: the loss is no longer finite at step {outcome['steps']}; a lower"
+            f" {section}.learning_rate may help"
+        )
+
+
+def save_trained(model: PreTrainedModel, folder: str | Path, record: dict) -> None:
+    """The model's own files and training.json in `folder`, all or none of them."""
+    with atomic_folder(folder) as part:
+        model.save_pretrained(part)
+        (part / "training.json").write_text(json.dumps(record, indent=1, allow_nan=True) + "\n")

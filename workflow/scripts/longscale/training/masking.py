@@ -5,7 +5,7 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-IGNORED = -100
+from longscale.models.masked_lm import IGNORED_LABEL
 
 
 def mask_ids(
@@ -26,7 +26,7 @@ def mask_ids(
     targets = (rng.random(ids.shape) < fraction) & eligible
     if not targets.any():  # a small batch; a loss over no token would not be a number
         targets.flat[np.flatnonzero(eligible)[:1]] = True
-    labels = np.where(targets, ids, IGNORED)
+    labels = np.where(targets, ids, IGNORED_LABEL)
     fate = rng.random(ids.shape)
     masked = np.where(targets & (fate < 0.8), mask, ids)
     drawn = rng.choice(others, size=ids.shape)

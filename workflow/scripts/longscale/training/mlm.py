@@ -10,11 +10,10 @@ from transformers import set_seed
 from longscale.attention.geometry import Setting
 from longscale.attention.positions import position_scheme
 from longscale.errors import LongscaleError
-from longscale.files import atomic_folder
 from longscale.models.characters import SpecialIds
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-from longscale.training.loop import NON_FINITE_LOSS, train, write_outcome
+from longscale.training.loop import require_finite, save_trained, train
 from longscale.training.masking import mask_ids
 
 DEV_CROPS = 256
@@ -114,17 +113,9 @@ def train_mlm(
             dev=(batches(Crops(dev_documents, config.n_train, seed), 2), DEV_CROPS),
             report=report,
         )
-    if NON_FINITE_LOSS in outcome["flags"]:
-        raise LongscaleError(
-            f"masked-LM training: the loss is no longer finite at step {outcome['steps']}; a lower"
-            " mlm.train.learning_rate may help"
-        )
-    with atomic_folder(folder) as part:
-        model.save_pretrained(part)
-        write_outcome(
-            {"n_train": config.n_train, "seed": seed, **outcome, **provenance},
-            part / "training.json",
-        )
+    require_finite(outcome, "mlm.train")
+    record = {"n_train": config.n_train, "seed": seed, **outcome, **provenance}
+    save_trained(model, folder, record)
 
 
 def training_arguments(options: dict, seed: int) -> dict:

@@ -9,7 +9,6 @@ from tokenizers import Tokenizer
 from transformers import set_seed
 
 from longscale.errors import LongscaleError
-from longscale.files import atomic_folder
 from longscale.genome.sequence import Genome
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
 from longscale.models.tokenizer import (
@@ -22,7 +21,7 @@ from longscale.models.tokenizer import (
     check_excluded,
     encode_windows,
 )
-from longscale.training.loop import NON_FINITE_LOSS, train, write_outcome
+from longscale.training.loop import require_finite, save_trained, train
 from longscale.training.masking import mask_ids
 
 # Never predicted; [UNK] stands for runs of N.
@@ -134,14 +133,6 @@ def pretrain(
         },
         report=report,
     )
-    if NON_FINITE_LOSS in outcome["flags"]:
-        raise LongscaleError(
-            f"pretraining: the loss is no longer finite at step {outcome['steps']}; a lower"
-            " pretrain.learning_rate may help"
-        )
-    with atomic_folder(folder) as part:
-        model.save_pretrained(part)
-        write_outcome(
-            {"n_train": config.n_train, "seed": seed, **outcome, **provenance},
-            part / "training.json",
-        )
+    require_finite(outcome, "pretrain")
+    record = {"n_train": config.n_train, "seed": seed, **outcome, **provenance}
+    save_trained(model, folder, record)
