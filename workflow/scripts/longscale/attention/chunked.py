@@ -11,6 +11,7 @@ keys, e features of values, R query rows.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,8 @@ from longscale.attention.geometry import Geometry, Piece, covers
 CHUNK = 256
 NORMALIZATIONS = ("softmax", "softmax_plus", "squared_relu")
 
-
 Turn = tuple[torch.Tensor, torch.Tensor]  # cos, sin: (n, d/2) or (B, n, d/2)
+Turns = list[tuple[Turn | None, Turn | None]]  # of queries and keys, for each piece
 
 
 def turn(
@@ -55,7 +56,7 @@ def turns_of(
     positions: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
-) -> list[tuple[Turn | None, Turn | None]]:
+) -> Turns:
     """How queries and keys of each piece are turned; None: not at all.
 
     All layers turn alike, so a model makes this once. `positions` (B, n) replace the positions of a
@@ -80,7 +81,7 @@ def rotated_pieces(
     q: torch.Tensor,
     k: torch.Tensor,
     geometry: Geometry,
-    turns: list[tuple[Turn | None, Turn | None]] | None = None,
+    turns: Turns | None = None,
 ) -> list[tuple[Piece, torch.Tensor, torch.Tensor]]:
     """Each piece of `geometry` with its rotated queries and keys, (B, n, d).
 
@@ -103,7 +104,7 @@ def chunked_attention(
     slope: torch.Tensor | None = None,
     lengths: torch.Tensor | None = None,
     rows: torch.Tensor | None = None,
-    turns: list[tuple[Turn | None, Turn | None]] | None = None,
+    turns: Turns | None = None,
     normalization: str = "softmax",
     dropout: float = 0.0,
     chunk: int = CHUNK,
@@ -154,32 +155,14 @@ class _Memory:
 
 
 def attention_weights(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    geometry: Geometry,
-    *,
-    slope: torch.Tensor | None = None,
-    lengths: torch.Tensor | None = None,
-    rows: torch.Tensor | None = None,
-    turns: list[tuple[Turn | None, Turn | None]] | None = None,
-    normalization: str = "softmax",
+    q: torch.Tensor, k: torch.Tensor, geometry: Geometry, **keywords: Any
 ) -> torch.Tensor:
     """The weights that `chunked_attention` gives to the values, as a whole: (B, R, n).
 
     For figures and checks of small inputs. Arguments are those of `chunked_attention`.
     """
     eye = torch.eye(q.shape[1], dtype=q.dtype, device=q.device).expand(len(q), -1, -1)
-    return chunked_attention(
-        q,
-        k,
-        eye,
-        geometry,
-        slope=slope,
-        lengths=lengths,
-        rows=rows,
-        turns=turns,
-        normalization=normalization,
-    )
+    return chunked_attention(q, k, eye, geometry, **keywords)
 
 
 def logit_blocks(
