@@ -284,10 +284,11 @@ def folders(tmp_path, monkeypatch):
     return here, repository
 
 
-def files_config(recipe, path, tokenizer):
+def files_config(recipe, path, tokenizer, text=None):
     return {
         "genome": {"simulate": recipe},
         "tasks": {"own": {"path": path}},
+        "corpora": {"mine": {"path": text}},
         "models": {"tiny": {"tokenizer": tokenizer}},
     }
 
@@ -297,9 +298,12 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
     config = files_config("recipe.yaml", "own.csv", "tokenizer")
     locate_files(config, "c", repository)
     assert config == files_config(f"{repository}/recipe.yaml", "own.csv", f"{repository}/tokenizer")
-    config = files_config("both", str(here / "own.csv"), None)
+    config = files_config("both", str(here / "own.csv"), None, "*.csv")
     locate_files(config, "c", repository)
-    assert config == files_config("both", str(here / "own.csv"), None)
+    assert config == files_config("both", str(here / "own.csv"), None, "*.csv")
+    config = files_config(None, None, None, "recipe.*")
+    locate_files(config, "c", repository)
+    assert config == files_config(None, None, None, f"{repository}/recipe.*")
 
 
 @pytest.mark.parametrize(
@@ -308,6 +312,7 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
         (files_config("none", None, None), "genome.simulate is none"),
         (files_config(None, "none", None), "tasks.own.path is none"),
         (files_config(None, None, "/none"), "models.tiny.tokenizer is /none"),
+        (files_config(None, None, None, "none/*.txt"), r"corpora.mine.path is none/\*.txt"),
     ],
 )
 def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
@@ -356,6 +361,11 @@ def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
             "mlm.arms",
             [{"schemes": ["rope"], "attentions": ["cos8"]}],
             "mlm.arms.0.attentions has 'cos8', which mlm.trainings does not train (it has: dot)",
+        ),
+        (
+            "mlm.arms",
+            [{"schemes": ["rope", "alibi"]}],
+            "mlm.arms.0.schemes has 'alibi', which needs checkpoints trained with alibi; add alibi",
         ),
         (
             "mlm.arms",

@@ -65,17 +65,28 @@ def test_page_holds_every_cell_and_escapes_every_text(tmp_path):
             auroc_row(task=evil, model=evil, attention=evil, rule=evil, verdict=evil, flags=evil),
             auroc_row(verdict="better", delta=-0.0314159),
         ]
-    ).assign(**{evil: evil})
+    ).assign(**{evil: [evil, "one"], f"all {evil}": evil})
     page = write(table, tmp_path, title=evil)
     read = Cells(page)
     assert "script" not in read.tags
     assert "<script" not in page
-    assert read.rows[0] == [*AUROC_COLUMNS, evil]
-    assert read.rows[1][:4] == [evil, "paired", evil, "1000"]
+    shown = ["task", "model", "attention", "rule", "delta", "verdict", "flags", evil]
+    assert read.rows[0] == [name for name in [*AUROC_COLUMNS, evil] if name in shown]
+    assert read.rows[1][:2] == [evil, evil]
     second = dict(zip(read.rows[0], read.rows[2], strict=True))
     assert second["delta"] == "-0.031"
-    assert second["ceiling"] == ""
     assert second["verdict"] == "better"
+
+
+def test_what_all_rows_share_stands_above_the_table_once(tmp_path):
+    table = pd.DataFrame([auroc_row(), auroc_row(eval_bp=2000, auroc=0.6)])
+    page = write(table, tmp_path)
+    assert Cells(page).rows == [["eval_bp", "auroc"], ["1000", "0.700"], ["2000", "0.600"]]
+    assert "All rows: task eqtl, protocol paired, model small, train_bp 1000" in page
+    assert "ceiling" not in page  # empty in all rows
+    one = Cells(write(table.iloc[:1], tmp_path))
+    assert one.rows[0] == AUROC_COLUMNS
+    assert dict(zip(*one.rows, strict=True))["ceiling"] == ""
 
 
 def test_page_loads_nothing(tmp_path):
@@ -195,7 +206,7 @@ def test_summary_of_masked_tokens_tells_what_each_attention_keeps():
         "  dot: accuracy 0.800 at 64; none: 0.800, 100% retained",
         "pydoc, fixed-target protocol, small, trained at 64 tokens, read with RoPE at 4,096:",
         "  dot: accuracy 0.800 at 64; none: 0.200, 25% retained [20%, 30%]; "
-        "infoscale: 0.400, 25% retained [20%, 30%] (unmatched)",
+        "infoscale: 0.400, 25% retained [20%, 30%] (single_seed, unmatched)",
         "  cos16: accuracy none: 0.200, 25% retained [20%, 30%]; infoscale: cannot run",
     ]
     assert summarise_mlm(table.iloc[:0]) == ""

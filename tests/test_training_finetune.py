@@ -15,7 +15,7 @@ from longscale.evaluation.scoring import score_variants
 from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2Model
-from longscale.training.finetune import MATCH_ROWS, finetune, finetune_arguments, has_learned
+from longscale.training.finetune import MATCH_ROWS, finetune, finetune_arguments
 from longscale.training.protocols import PROTOCOLS
 from longscale.variants.windows import gather_windows
 
@@ -269,19 +269,3 @@ def test_evaluations_per_epoch_become_steps(rows, accumulation, evaluations, eve
     assert {arguments[key] for key in ("eval_steps", "save_steps", "logging_steps")} == {every}
     assert arguments["gradient_accumulation_steps"] == accumulation
     assert arguments["seed"] == 3
-
-
-@pytest.mark.parametrize(
-    ("losses", "positives", "learned"),
-    [
-        ([0.6931, 0.6936], 0.5, False),
-        ([0.6931, 0.5], 0.5, True),
-        ([0.6865, 0.7], 0.5, False),  # within 1% of ln 2
-        ([0.33], 0.1, False),  # a constant answer reaches .325 here
-        ([0.30], 0.1, True),
-        ([], 0.5, False),
-    ],
-)
-def test_a_loss_no_better_than_a_constants_is_no_learning(losses, positives, learned):
-    history = [{"loss": 1.0}, *({"eval_loss": loss} for loss in losses)]
-    assert has_learned(history, positives) is learned

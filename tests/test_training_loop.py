@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,6 +11,7 @@ from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForSequenceClassification
 from longscale.training.loop import (
     device_precision,
+    has_learned,
     require_finite,
     save_trained,
     still_improving,
@@ -355,3 +357,19 @@ def test_a_loss_that_is_not_finite_is_one_sentence_with_the_key_to_change():
     require_finite({"flags": ["not_converged"], "steps": 7}, "mlm.train")
     with pytest.raises(LongscaleError, match=r"at step 7; a lower mlm\.train\.learning_rate"):
         require_finite({"flags": ["non_finite_loss"], "steps": 7}, "mlm.train")
+
+
+@pytest.mark.parametrize(
+    ("losses", "positives", "learned"),
+    [
+        ([0.6931, 0.6936], 0.5, False),
+        ([0.6931, 0.5], 0.5, True),
+        ([0.6865, 0.7], 0.5, False),  # within 1% of ln 2
+        ([0.33], 0.1, False),  # a constant answer reaches .325 here
+        ([0.30], 0.1, True),
+        ([], 0.5, False),
+    ],
+)
+def test_a_loss_no_better_than_a_constants_is_no_learning(losses, positives, learned):
+    history = [{"loss": 1.0}, *({"eval_loss": loss} for loss in losses)]
+    assert has_learned(history, np.array([1 - positives, positives])) is learned

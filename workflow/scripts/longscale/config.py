@@ -6,6 +6,7 @@ default unless it is required.
 
 import copy
 import difflib
+import glob
 import hashlib
 import json
 from collections.abc import Callable, Collection, Iterable
@@ -207,7 +208,7 @@ def check_mlm(config: dict, name: str) -> None:
     if short < mlm["train_length"]:
         raise LongscaleError(
             f"{name}: mlm.lengths has {short}, which is below mlm.train_length"
-            f" ({mlm['train_length']}); the targets fill a training length"
+            f" ({mlm['train_length']}): leave {short} out, or train at fewer tokens"
         )
     for number, row in enumerate(mlm["trainings"]):
         key = f"mlm.trainings.{number}"
@@ -246,6 +247,14 @@ def check_mlm_arms(mlm: dict, number: int, row: dict, name: str) -> None:
             raise LongscaleError(
                 f"{name}: {key}.attentions has {attention!r}, which mlm.trainings does not train"
                 f" (it has: {', '.join(sorted(trained))}){nearest(attention, trained)}"
+            )
+    trained_in = {item for entry in mlm["trainings"] for item in entry["schemes"]}
+    for scheme in row["schemes"]:
+        needed = scheme if position_scheme(scheme).trained else "rope"
+        if needed not in trained_in:
+            raise LongscaleError(
+                f"{name}: {key}.schemes has {scheme!r}, which needs checkpoints trained with"
+                f" {needed}; add {needed} to the schemes of mlm.trainings, or leave it out"
             )
 
 
@@ -307,16 +316,22 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     named = [(config["genome"], "simulate", "genome.simulate")] if config["genome"] else []
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
     named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
+    named += [(entry, "path", f"corpora.{c}.path") for c, entry in config["corpora"].items()]
     for section, key, full_key in named:
         path = section[key]
-        if path is None or Path(path).exists():
+        if path is None or _is_there(path):
             continue
-        if not Path(repository, path).exists():
+        if not _is_there(str(Path(repository, path))):
             raise LongscaleError(
                 f"{name}: {full_key} is {path}, which does not exist (a relative path starts at the"
                 " folder in which snakemake runs)"
             )
         section[key] = str(Path(repository, path))
+
+
+def _is_there(path: str) -> bool:
+    """Whether a file, a folder, or a match of a pattern exists."""
+    return Path(path).exists() or bool(glob.glob(path, recursive=True))  # noqa: PTH207
 
 
 def check_recipe(config: dict, name: str) -> None:

@@ -68,6 +68,7 @@ _NO_NUMBERS = {
 # What the flags mean stands in one place, because the report prints it.
 MLM_ARM_FLAGS = {
     "not_converged": "training of a seed did not converge",
+    "not_learned": "the development loss of a seed never fell below that of a constant answer",
     NON_FINITE_LOSS: "a loss of a seed, in training or at a target, was not finite",
     "unmatched": "no multiplier in [0.5, 4] restores the entropy of some layer",
     "cannot_run": "the arm cannot run at this length, or one of its seeds could not",
@@ -78,6 +79,8 @@ MLM_FLAGS = MLM_ARM_FLAGS | {
     "few_documents": "fewer than 12 documents: the interval is rough",
 }
 FEW_DOCUMENTS = 12
+# Of fewer, even an advantage in every single one happens by chance more often than once in 20.
+LEAST_FOR_VERDICT = 6
 VERDICTS = ("verdict", "rule_verdict", "loss_verdict")
 
 
@@ -378,7 +381,7 @@ def _compare_arm(
     low, high = interval(own, None, seed_draws)
     loss = float(np.mean([run.loss for run in own.values()]))
     flags |= _comparison_flags(arm, read)
-    return row | {
+    row |= {
         "seeds": len(own),
         "documents": len(read.targets.documents),
         "n": len(read.targets.rows),
@@ -397,6 +400,9 @@ def _compare_arm(
         "loss_verdict": by_loss["verdict"],
         "flags": join_flags(flags, MLM_FLAGS),
     }
+    if len(read.targets.documents) < LEAST_FOR_VERDICT:
+        row |= {name: "unresolved" for name in VERDICTS if row[name] in ("better", "worse")}
+    return row
 
 
 def certainties(runs: Mapping[Arm, Mapping[int, _Run]], *arms: Arm) -> dict[Arm, dict[int, _Run]]:

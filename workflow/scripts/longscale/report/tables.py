@@ -16,14 +16,14 @@ from longscale.files import atomic_path
 _CSS = """
 body { font: 14px/1.4 sans-serif; margin: 1.5em; color: #222; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-caption { text-align: left; font-weight: bold; padding-bottom: .5em; }
+h1 { font-size: 1.1em; }
 th { text-align: left; border-bottom: 2px solid #222; position: sticky; top: 0; background: #fff; }
 th, td { padding: .15em .6em; white-space: nowrap; }
 tr:nth-child(even) td { background: #f6f6f6; }
 tr.flagged td { color: #8a4b00; }
 td.flags { font-style: italic; }
-td.better { color: #00614a; font-weight: bold; }
-td.worse { color: #9c2f00; font-weight: bold; }
+tr td.better { color: #00614a; font-weight: bold; }
+tr td.worse { color: #9c2f00; font-weight: bold; }
 """.strip()
 
 
@@ -36,9 +36,12 @@ def write_html_table(
 ) -> None:
     """Write a table (long or wide) as one self-contained page, whole or not at all.
 
-    Every text is escaped; numbers have three decimals, NaN is empty. Rows with flags are set
-    off, and the flags that occur are explained below the table, in the words of `flag_texts`.
+    Every text is escaped; numbers have three decimals, NaN is empty. What all rows share stands
+    above the table, not in it. Rows with flags are set off, and the flags that occur are explained
+    above, in the words of `flag_texts`.
     """
+    legend = _html_legend(table, flag_texts)
+    table, shared = _split_shared(table)
     columns = [str(name) for name in table.columns]
     head = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
     body = "\n".join(
@@ -47,9 +50,9 @@ def write_html_table(
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{_CSS}\n</style>\n</head>\n<body>\n"
-        f"<table>\n<caption>{html.escape(title)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
-        f"{_html_legend(table, flag_texts)}</body>\n</html>\n"
+        f"<h1>{html.escape(title)}</h1>\n{shared}{legend}"
+        "<table>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</body>\n</html>\n"
     )
     with atomic_path(path) as part:
         part.write_text(page, encoding="utf-8")
@@ -116,9 +119,17 @@ def _retained_text(rule: str, row: pd.Series) -> str:
         text += f", {row['retained']:.0%} retained"
     if not math.isnan(row["retained_lo"]):
         text += f" [{row['retained_lo']:.0%}, {row['retained_hi']:.0%}]"
-    # A share of one training's own accuracy is no comparison between trainings.
-    flags = [flag for flag in row["flags"].split(";") if flag not in ("", "single_seed")]
-    return text + (f" ({', '.join(flags)})" if flags else "")
+    return text + (f" ({row['flags'].replace(';', ', ')})" if row["flags"] else "")
+
+
+def _split_shared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The table without the columns whose cells are all alike, and a paragraph that tells them."""
+    if len(table) < 2:
+        return table, ""
+    alike = [name for name in table.columns if len(set(map(_text, table[name]))) == 1]
+    told = [f"{name} {text}" for name in alike if (text := _text(table[name].iloc[0]))]
+    line = f"<p>All rows: {html.escape(', '.join(told))}.</p>\n" if told else ""
+    return table.drop(columns=alike), line
 
 
 def _html_row(row: dict[str, Any]) -> str:

@@ -14,14 +14,13 @@ from longscale.errors import LongscaleError
 from longscale.genome.sequence import Genome
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel, match_alpha
-from longscale.training.loop import save_trained, train
+from longscale.training.loop import NOT_LEARNED, has_learned, save_trained, train
 from longscale.training.protocols import PROTOCOLS, Examples, Protocol
 
 # Windows over which the pretrained model's |q||k| is measured for cos-matched.
 MATCH_ROWS = 512
 MATCH_BATCH = 64
 
-NOT_LEARNED = "not_learned"
 
 # An epoch can take hours; the log says where a run stands more often than that.
 MOST_STEPS_UNLOGGED = 50
@@ -117,20 +116,10 @@ def finetune(
         patience=options["patience"],
         report=report,
     )
-    if not has_learned(outcome["history"], float(sets["dev"].labels.mean())):
+    if not has_learned(outcome["history"], np.bincount(sets["dev"].labels.astype(int))):
         outcome["flags"].append(NOT_LEARNED)
     outcome |= {"n_train": model.config.n_train, "seed": seed, **provenance}
     save_trained(model, folder, outcome)
-
-
-def has_learned(history: list[dict], positives: float) -> bool:
-    """Whether the lowest development loss is at least 1% below that of the best constant answer.
-
-    `positives`: share of label 1 in the development set; its entropy is that answer's loss.
-    """
-    constant = -positives * np.log(positives) - (1 - positives) * np.log(1 - positives)
-    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
-    return bool(losses and min(losses) < 0.99 * constant)
 
 
 def finetune_arguments(options: dict, examples: int, seed: int) -> dict:

@@ -9,7 +9,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
+from scipy.stats import entropy
 from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -24,6 +26,7 @@ from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
 
 NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
+NOT_LEARNED = "not_learned"
 
 # A last development loss that is lower than all others by a larger share is still falling.
 CONVERGED_WITHIN = 0.01
@@ -208,6 +211,16 @@ def summarise(trainer: Trainer, log: LogForPeople, *, seconds: float) -> dict:
         "flags": flags,
         "history": [row for row in history if "loss" in row or "eval_loss" in row],
     }
+
+
+def has_learned(history: list[dict], frequencies: np.ndarray) -> bool:
+    """Whether the lowest development loss is at least 1% below that of the best constant answer.
+
+    `frequencies`: how often each label, or token, occurs in the development set, as counts or
+    shares; their entropy is that answer's loss, in nats.
+    """
+    losses = [row["eval_loss"] for row in history if "eval_loss" in row]
+    return bool(losses and min(losses) < 0.99 * entropy(frequencies))
 
 
 def require_finite(outcome: dict, section: str) -> None:

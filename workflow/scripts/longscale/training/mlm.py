@@ -13,7 +13,7 @@ from longscale.errors import LongscaleError
 from longscale.models.characters import SpecialIds
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
-from longscale.training.loop import require_finite, save_trained, train
+from longscale.training.loop import NOT_LEARNED, has_learned, require_finite, save_trained, train
 from longscale.training.masking import mask_ids
 
 DEV_CROPS = 256
@@ -113,6 +113,10 @@ def train_mlm(
             dev=(batches(Crops(dev_documents, config.n_train, seed), 2), DEV_CROPS),
             report=report,
         )
+        tokens = np.concatenate([*dev_documents])
+        tokens = tokens[~np.isin(tokens, list(special.never_predicted))]
+        if not has_learned(outcome["history"], np.bincount(tokens)):
+            outcome["flags"].append(NOT_LEARNED)
     require_finite(outcome, "mlm.train")
     record = {"n_train": config.n_train, "seed": seed, **outcome, **provenance}
     save_trained(model, folder, record)
