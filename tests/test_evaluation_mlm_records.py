@@ -35,13 +35,14 @@ def test_histories_hold_the_training_loss_of_every_training(training):
     one.write_text(json.dumps({"flags": [], "history": rows}))
     other.write_text(json.dumps({"history": [{"step": 5, "loss": math.nan}]}))
     histories = read_histories([one, other])
-    assert list(histories.columns) == [*PLACE, "step", "loss"]
-    assert histories.iloc[:2].to_numpy().tolist() == [
-        ["pydoc", "small", 64, "dot", "rope", 1, 10, 2.5],
-        ["pydoc", "small", 64, "dot", "rope", 1, 20, 1.5],
+    assert list(histories.columns) == [*PLACE, "step", "loss", "dev_loss"]
+    assert histories.fillna(-1).iloc[:3].to_numpy().tolist() == [
+        ["pydoc", "small", 64, "dot", "rope", 1, 10, 2.5, -1],
+        ["pydoc", "small", 64, "dot", "rope", 1, 10, -1, 2.0],
+        ["pydoc", "small", 64, "dot", "rope", 1, 20, 1.5, -1],
     ]
-    assert histories.loc[2, ["attention", "scheme", "seed"]].tolist() == ["cos16", "alibi", 2]
-    assert math.isnan(histories.loc[2, "loss"])
+    assert histories.loc[3, ["attention", "scheme", "seed"]].tolist() == ["cos16", "alibi", 2]
+    assert math.isnan(histories.loc[3, "loss"])
     assert read_histories([]).empty
 
 

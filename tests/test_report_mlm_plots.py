@@ -260,7 +260,9 @@ def test_rule_gain_is_the_longest_length_in_numbers_and_marks(tmp_path):
 def histories():
     runs = itertools.product(("dot", "cos16"), ("rope", "alibi"), (1, 2), range(0, 100, 10))
     frame = pd.DataFrame(runs, columns=["attention", "scheme", "seed", "step"])
-    return frame.assign(loss=5 * np.exp(-frame["step"] / 30) + frame.index / 1000)
+    losses = 5 * np.exp(-frame["step"] / 30) + frame.index / 1000
+    on_dev = frame["step"] % 30 == 20
+    return frame.assign(loss=losses.mask(on_dev), dev_loss=(losses + 0.1).where(on_dev))
 
 
 @pytest.fixture
@@ -302,9 +304,10 @@ def test_loss_curves_hold_a_line_per_training(histories):
     for scheme in ("rope", "alibi"):
         lines = drawn(panel(figure, f"trained with {scheme}"))
         runs = histories[histories["scheme"] == scheme].groupby(["attention", "seed"])
-        assert sorted(lines) == sorted(tuple(run["loss"]) for _, run in runs)
+        curves = [tuple(run[kind].dropna()) for _, run in runs for kind in ("loss", "dev_loss")]
+        assert sorted(lines) == sorted(curves)
     assert legend(figure) == ["dot", "cos16"]
-    assert figure.get_suptitle().endswith("a line per training, 2 seeds")
+    assert figure.get_suptitle().endswith("a line per training, 2 seeds; points: development text")
 
 
 def test_entropy_has_a_panel_per_layer_and_the_training_lengths_value(entropies):
@@ -348,20 +351,20 @@ def test_attention_maps_hold_every_layer_before_and_after(layers):
         f"layer {layer}, {when} RoPE" for layer in range(layers) for when in maps
     )
     for layer in range(layers):
-        images = []
         for when in maps:
             (image,) = panel(figure, f"layer {layer}, {when} RoPE").images
             np.testing.assert_array_equal(image.get_array(), maps[when][layer])
-            images.append(image)
-        assert images[0].get_clim() == images[1].get_clim()
-        low, high = images[0].get_clim()
-        assert low == -high
+            low, high = image.get_clim()
+            assert low == -high == -np.abs(maps[when][layer]).max()
 
 
-def test_maps_without_negative_values_start_at_zero():
-    maps = {"before": np.full((1, 4, 4), 0.25), "after": np.eye(4)[None]}
+def test_maps_without_negative_values_use_all_colours():
+    maps = {"before": 3 + np.eye(4)[None], "after": np.eye(4)[None]}
     figure = draw_attention_maps(maps)
-    assert figure.axes[0].images[0].get_clim() == (0, 1)
+    assert [panel(figure, f"layer 0, {when} RoPE").images[0].get_clim() for when in maps] == [
+        (3, 4),
+        (0, 1),
+    ]
 
 
 @pytest.mark.parametrize(

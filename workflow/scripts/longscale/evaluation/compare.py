@@ -17,6 +17,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from longscale.attention.positions import POSITION_SCHEMES
+from longscale.attention.rules import LENGTH_RULES
 from longscale.errors import LongscaleError
 from longscale.evaluation import metrics
 from longscale.evaluation.intervals import (
@@ -294,9 +296,14 @@ def ordered_cells(cells: Iterable[Any], place: Callable[[Any], tuple[Any, ...]])
 
 
 def natural_order(name: str, first: Sequence[str] = BASELINE) -> str:
-    """Sort key: the baseline first, numbers by value (cos16 before cos128)."""
+    """Sort key: the baseline first, then the order of the tables of rules and schemes, numbers by
+    value (cos16 before cos128).
+    """
     if name in first:
         return ""
+    for known in (LENGTH_RULES, POSITION_SCHEMES):
+        if name in known:
+            return f"{list(known).index(name):09}"
     return re.sub(r"\d+", lambda digits: digits.group().zfill(9), name)
 
 

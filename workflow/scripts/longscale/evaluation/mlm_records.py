@@ -5,6 +5,7 @@ frames start with the columns `PLACE`; `scheme` is the trained one.
 """
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple
 from pathlib import Path
@@ -24,9 +25,9 @@ COSINE_COLUMNS = [
 
 
 def read_histories(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """Read the loss curves of `training.json` files: columns `PLACE`, step, loss (nats).
+    """Read the loss curves of `training.json` files: columns `PLACE`, step, loss, dev_loss (nats).
 
-    A row of `history` that holds no training loss (that of an evaluation) is left out.
+    A row holds the loss of training or that on development text; the other is NaN.
 
     Raises:
         LongscaleError: a file is not JSON with a list `history` of rows with `step`.
@@ -36,14 +37,22 @@ def read_histories(paths: Iterable[str | Path]) -> pd.DataFrame:
         place = astuple(MLMTraining.from_path(path))
         try:
             history = json.loads(Path(path).read_text())["history"]
-            curve = [(row["step"], float(row["loss"])) for row in history if "loss" in row]
+            curve = [
+                (
+                    row["step"],
+                    float(row.get("loss", math.nan)),
+                    float(row.get("eval_loss", math.nan)),
+                )
+                for row in history
+                if "loss" in row or "eval_loss" in row
+            ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise LongscaleError(
                 f"{path}: 'history' must be a list of rows with step and loss, as a training "
                 f"writes it ({type(error).__name__}: {error})"
             ) from error
         rows += [(*place, *point) for point in curve]
-    return pd.DataFrame(rows, columns=[*PLACE, "step", "loss"])
+    return pd.DataFrame(rows, columns=[*PLACE, "step", "loss", "dev_loss"])
 
 
 def read_measurements(paths: Iterable[str | Path], columns: Sequence[str]) -> pd.DataFrame:

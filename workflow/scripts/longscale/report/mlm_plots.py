@@ -40,6 +40,8 @@ from longscale.report.plots import (
 PANEL = (2.1, 1.8)  # inches
 TRAINING_LINE = {"color": GREY, "linewidth": 1, "linestyle": ":"}
 SCHEME_RULES = {"none": "-", "infoscale": "--"}
+LOSS_LINE = {"linewidth": 0.8}
+DEV_POINTS = {"linestyle": "", "marker": "o", "markersize": 2, "markeredgewidth": 0}
 MARKS = {"better": "▲", "worse": "▼"}
 _LEGEND = {"loc": "outside right upper", "frameon": False}
 
@@ -349,10 +351,10 @@ def plot_loss_curves(histories: pd.DataFrame, path: str | Path, heading: str = "
 
 @mpl.rc_context(STYLE)
 def draw_loss_curves(histories: pd.DataFrame, heading: str = "") -> Figure:
-    """Training loss against step: a panel per trained scheme, a line per training.
+    """Loss against step: a panel per trained scheme, a line per training, points on dev text.
 
-    `histories` has the columns `attention, scheme, seed, step, loss`: the trained scheme, losses in
-    nats.
+    `histories` has the columns `attention, scheme, seed, step, loss, dev_loss`: the trained scheme,
+    losses in nats, NaN where there is none.
     """
     schemes = sort_names(histories["scheme"])
     styles = line_styles(sort_names(histories["attention"]), first="dot")
@@ -362,14 +364,15 @@ def draw_loss_curves(histories: pd.DataFrame, heading: str = "") -> Figure:
         of_scheme = histories[histories["scheme"] == scheme]
         for (attention, _), run in of_scheme.groupby(["attention", "seed"], sort=True):
             run = run.sort_values("step")
-            axes.plot(
-                run["step"], run["loss"], color=styles[attention]["color"], linewidth=0.8, alpha=0.8
-            )
+            colour = styles[attention]["color"]
+            for column, look in (("loss", LOSS_LINE), ("dev_loss", DEV_POINTS)):
+                known = run.dropna(subset=column)
+                axes.plot(known["step"], known[column], color=colour, alpha=0.8, **look)
         axes.set_title(f"trained with {scheme}", loc="left")
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _label_outer(panels, "Step", "Training loss (nats)")
+    _label_outer(panels, "Step", "Loss (nats)")
     seeds = histories["seed"].nunique()
-    note = f"a line per training, {seeds} seed{'' if seeds == 1 else 's'}"
+    note = f"a line per training, {seeds} seed{'' if seeds == 1 else 's'}; points: development text"
     figure.suptitle(f"{heading}\n{note}".strip(), fontsize=8, x=0.01, ha="left", linespacing=1.5)
     handles = [
         Line2D([], [], color=style["color"], linewidth=1, label=attention)
@@ -502,8 +505,8 @@ def plot_attention_maps(
 def draw_attention_maps(maps: Mapping[str, np.ndarray], heading: str = "") -> Figure:
     """Query-key heat maps of one model: a line per layer, before and after RoPE.
 
-    `maps` holds `before` and `after`, (layers, n, n), queries along the second axis. The two maps
-    of a layer share their colours.
+    `maps` holds `before` and `after`, (layers, n, n), queries along the second axis. Each map has
+    colours of its own: before RoPE the values of a layer often differ by a tenth of those after it.
     """
     before, after = np.asarray(maps["before"], float), np.asarray(maps["after"], float)
     stacks = 1 + (len(before) > 6) + (len(before) > 12)  # layers beside each other
@@ -517,24 +520,23 @@ def draw_attention_maps(maps: Mapping[str, np.ndarray], heading: str = "") -> Fi
     for axes in panels[2 * len(before) :]:
         axes.set_visible(False)
     for layer, pair in enumerate(zip(before, after, strict=True)):
-        style = _map_style(np.stack(pair))
         for axes, values, name in zip(panels[2 * layer :], pair, ("before", "after"), strict=False):
-            image = axes.imshow(values, interpolation="nearest", **style)
+            image = axes.imshow(values, interpolation="nearest", **_map_style(values))
+            figure.colorbar(image, ax=axes, pad=0.02)
             axes.set_title(f"layer {layer}, {name} RoPE", loc="left")
             axes.set_xticks([0, values.shape[1] - 1])
             axes.set_yticks([0, values.shape[0] - 1])
-        figure.colorbar(image, ax=panels[2 * layer : 2 * layer + 2], pad=0.01)
     _label_outer(panels[: 2 * len(before)], "Key", "Query")
     figure.suptitle(heading, fontsize=8, x=0.01, ha="left", linespacing=1.5)
     return figure
 
 
 def _map_style(values: np.ndarray) -> dict[str, Any]:
-    """Values of both signs get colours that part at zero, others colours that start there."""
+    """Values of both signs get colours that part at zero, others colours from lowest to highest."""
     largest = max(np.nanmax(np.abs(values), initial=0), 1e-12)
     if np.nanmin(values, initial=0) < 0:
         return {"cmap": "PuOr", "vmin": -largest, "vmax": largest}
-    return {"cmap": "cividis", "vmin": 0, "vmax": largest}
+    return {"cmap": "cividis", "vmin": np.nanmin(values, initial=largest), "vmax": largest}
 
 
 # ------------------------------------------------------------------------------- the grid of panels
