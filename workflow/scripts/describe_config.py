@@ -14,7 +14,7 @@ HEAD = """# Configuration
 
 | file | what it runs |
 | --- | --- |
-| `config.yaml` | the default: an embedded demonstration, no network, minutes |
+| `config.yaml` | the default: an embedded demonstration, no network, ten minutes on two cores |
 | `grch38.yaml` | the full study: GRCh38, DNABERT-2-117M, causal eQTL, ClinVar, OMIM |
 | `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
 | `own_variants.yaml` | an example for a variant file of your own, on the demo's genome |
@@ -33,13 +33,17 @@ stands in result paths.
 def type_of(schema: dict) -> str:
     """The type of a key, for a person."""
     if "enum" in schema:
-        return "one of " + ", ".join(f"`{option}`" for option in schema["enum"])
+        return "one of " + ", ".join(f"`{_yaml(option)}`" for option in schema["enum"])
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     if "array" in kinds:
         items = schema["items"]
         of = type_of(items) if "enum" in items else items["type"]
         kinds = [f"list of {of}" if kind == "array" else kind for kind in kinds]
     return " or ".join(kinds)
+
+
+def _yaml(option: str | None) -> str:
+    return "null" if option is None else option
 
 
 def default_of(schema: dict, required: bool) -> str:

@@ -276,8 +276,8 @@ def _check_enough(
         raise LongscaleError(
             f"source {entry['source']!r}: {len(eligible)} of {could} documents have at least "
             f"{longest:,} characters, but {test + dev} must be held out (test_documents {test}, "
-            f"dev_documents {dev}); give more or longer documents, or ask for fewer or for shorter "
-            "lengths"
+            f"dev_documents {dev}); give more or longer documents (a .txt file is one), or ask for "
+            "fewer or for shorter lengths"
         )
 
 
