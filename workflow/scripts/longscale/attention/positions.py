@@ -279,8 +279,9 @@ POSITION_SCHEMES: dict[str, PositionScheme] = {
 def position_scheme(name: str) -> PositionScheme:
     """The row of that name; `LongscaleError` naming the known ones if there is none."""
     if name not in POSITION_SCHEMES:
+        known = [known for known, row in POSITION_SCHEMES.items() if not row.released]
         raise LongscaleError(
-            f"scheme: {name!r} is not a position scheme; the known ones are "
-            f"{', '.join(POSITION_SCHEMES)}"
+            f"scheme: {name!r} is not a position scheme; the known ones are {', '.join(known)}"
+            " (and those of the released code, whose names end in -released)"
         )
     return POSITION_SCHEMES[name]

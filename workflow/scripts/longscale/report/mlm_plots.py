@@ -172,7 +172,8 @@ def _scheme_handles(rows: pd.DataFrame) -> list[Line2D]:
             handles.append(
                 Line2D([], [], linewidth=1, label=f"{_group_name(trained_in)}, {rule}", **line)
             )
-    return [*handles, Line2D([], [], color="#cccccc", linewidth=0.6, label="others, none")]
+    others = "other schemes of the\ngroup, none"
+    return [*handles, Line2D([], [], color="#cccccc", linewidth=0.6, label=others)]
 
 
 def _draw_curve(
@@ -463,7 +464,7 @@ def draw_cosine_peaks(peaks: pd.DataFrame, heading: str = "") -> Figure:
             faces = colour if filled else "none"
             axes.scatter(x, peaks[column], s=12, marker=marker, facecolors=faces, edgecolors=colour)
         axes.set_title(f"{name} of the cosines ({line.replace('_', ': ')})", loc="left")
-        axes.set_ylim(0, 1)
+        axes.set_ylim(0, 1.04)  # points near 1 stay whole
         axes.xaxis.set_major_formatter(lambda value, _: f"{2**value:g}")
     _label_outer(panels, "Alpha", "Cosine of query and key, before RoPE")
     figure.suptitle(heading, fontsize=8, x=0.01, ha="left", linespacing=1.5)

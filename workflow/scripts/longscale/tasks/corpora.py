@@ -450,10 +450,12 @@ def _summary(facts: Mapping[str, Any]) -> str:
         f"{split} {counts['documents']:,} documents ({counts['characters']:,} characters)"
         for split, counts in facts["splits"].items()
     ]
-    rejected = sum(facts["rejected"].values())
+    reasons = [f"{count:,} {reason}" for reason, count in facts["rejected"].items()]
+    removed = facts["leak"]["removed_characters"]
+    what_is_left = " (each piece that is left counts as a document)" if removed else ""
     return (
-        f"{', '.join(parts)}; {facts['unused']['documents']:,} not needed, {rejected:,} in the "
-        f"ledger; {facts['leak']['share']:.1%} of the test text stands in the training text, "
-        f"{facts['leak']['share_after']:.1%} after {facts['leak']['removed_characters']:,} shared "
-        "characters are cut out there"
+        f"{', '.join(parts)}; {facts['unused']['documents']:,} not needed; rejected.tsv: "
+        f"{', '.join(reasons) or 'none'}; {facts['leak']['share']:.1%} of the test text stands in "
+        f"the training text, {facts['leak']['share_after']:.1%} after {removed:,} shared "
+        f"characters are cut out there{what_is_left}"
     )
