@@ -13,7 +13,7 @@ from longscale.models.characters import SpecialIds
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from longscale.models.masked_lm import IGNORED_LABEL
 from longscale.training import mlm
-from longscale.training.masking import mask_ids
+from longscale.training.masking import context_free_loss, mask_ids
 from longscale.training.mlm import Crops, train_mlm
 
 SPECIAL = SpecialIds(0, 1, 2, 3, 4)
@@ -113,6 +113,25 @@ def test_masking_is_15_80_10_10():
     changed = targets & (masked != 4) & (masked != ids)
     assert changed.sum() / targets.sum() == pytest.approx(0.1 * 24 / 25, abs=0.01)
     assert np.isin(masked[changed], others).all()
+
+
+@pytest.mark.parametrize("tokens", [25, 7])
+def test_the_context_free_loss_is_that_of_the_best_table_of_answers(tokens):
+    rng = np.random.default_rng(3)
+    frequencies = np.zeros(30)
+    frequencies[5 : 5 + tokens] = rng.integers(0, 50, tokens)
+    others = np.arange(5, 30)
+    share = frequencies / frequencies.sum()
+    joint = np.zeros((30, 31))  # true, seen; the last column is the mask
+    for true in range(30):
+        joint[true, 30] += 0.8 * share[true]
+        joint[true, true] += 0.1 * share[true]
+        for seen in others:
+            joint[true, seen] += 0.1 * share[true] / len(others)
+    answers = joint / np.maximum(joint.sum(axis=0), 1e-300)
+    known = joint > 0
+    loss = -(joint[known] * np.log(answers[known])).sum()
+    assert context_free_loss(frequencies, others) == pytest.approx(loss, rel=1e-12)
 
 
 def test_a_batch_without_a_target_gets_one():

@@ -68,7 +68,7 @@ _NO_NUMBERS = {
 # What the flags mean stands in one place, because the report prints it.
 MLM_ARM_FLAGS = {
     "not_converged": "training of a seed did not converge",
-    "not_learned": "the development loss of a seed never fell below that of a constant answer",
+    "not_learned": "the development loss of a seed never fell below that of no context",
     NON_FINITE_LOSS: "a loss of a seed, in training or at a target, was not finite",
     "unmatched": "no multiplier in [0.5, 4] restores the entropy of some layer",
     "cannot_run": "the arm cannot run at this length, or one of its seeds could not",

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import entropy
 from tokenizers import Tokenizer
 from transformers import set_seed
 
@@ -116,7 +117,8 @@ def finetune(
         patience=options["patience"],
         report=report,
     )
-    if not has_learned(outcome["history"], np.bincount(sets["dev"].labels.astype(int))):
+    labels = np.bincount(sets["dev"].labels.astype(int))
+    if not has_learned(outcome["history"], entropy(labels)):
         outcome["flags"].append(NOT_LEARNED)
     outcome |= {"n_train": model.config.n_train, "seed": seed, **provenance}
     save_trained(model, folder, outcome)

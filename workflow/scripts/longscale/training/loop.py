@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.stats import entropy
 from torch.utils.data import Dataset
 from transformers import (
     EarlyStoppingCallback,
@@ -213,14 +211,12 @@ def summarise(trainer: Trainer, log: LogForPeople, *, seconds: float) -> dict:
     }
 
 
-def has_learned(history: list[dict], frequencies: np.ndarray) -> bool:
-    """Whether the lowest development loss is at least 1% below that of the best constant answer.
-
-    `frequencies`: how often each label, or token, occurs in the development set, as counts or
-    shares; their entropy is that answer's loss, in nats.
+def has_learned(history: list[dict], uninformed: float) -> bool:
+    """Whether the lowest development loss is at least 1% below `uninformed`: the loss, in nats, of
+    the best answer that knows nothing of the input.
     """
     losses = [row["eval_loss"] for row in history if "eval_loss" in row]
-    return bool(losses and min(losses) < 0.99 * entropy(frequencies))
+    return bool(losses and min(losses) < 0.99 * uninformed)
 
 
 def require_finite(outcome: dict, section: str) -> None:

@@ -14,7 +14,7 @@ from longscale.models.characters import SpecialIds
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from longscale.training.loop import NOT_LEARNED, has_learned, require_finite, save_trained, train
-from longscale.training.masking import mask_ids
+from longscale.training.masking import context_free_loss, mask_ids
 
 DEV_CROPS = 256
 EVALUATIONS = 10
@@ -115,7 +115,8 @@ def train_mlm(
         )
         tokens = np.concatenate([*dev_documents])
         tokens = tokens[~np.isin(tokens, list(special.never_predicted))]
-        if not has_learned(outcome["history"], np.bincount(tokens)):
+        frequencies = np.bincount(tokens, minlength=config.vocab_size)
+        if not has_learned(outcome["history"], context_free_loss(frequencies, others)):
             outcome["flags"].append(NOT_LEARNED)
     require_finite(outcome, "mlm.train")
     record = {"n_train": config.n_train, "seed": seed, **outcome, **provenance}
