@@ -48,6 +48,9 @@ def model_job(snakemake: Any, threads: int) -> Iterator[Callable[[str], None]]:
     import torch
     from transformers.utils import logging
 
+    # Weights below e-87 would be computed with at a fiftieth of the speed, and add nothing. Set
+    # before any thread is started, because threads inherit it.
+    torch.set_flush_denormal(True)
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
