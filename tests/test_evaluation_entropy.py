@@ -303,7 +303,9 @@ def windows_of(*lengths):
     rng = np.random.default_rng(sum(lengths))
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = rng.integers(5, 24, offsets[-1]).astype(np.uint16)
-    return EncodedWindows(ids, offsets, np.tile(np.array([0, 1], np.int32), (len(lengths), 1)))
+    readout = np.tile(np.array([0, 1], np.int32), (len(lengths), 1))
+    cut = np.zeros((len(lengths), 2), np.int32)
+    return EncodedWindows(ids, offsets, readout, np.array(lengths) // 2, cut)
 
 
 AT_TRAINING = windows_of(12, 11, 12, 13, 12, 10, 12, 12)

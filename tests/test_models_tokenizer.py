@@ -23,6 +23,7 @@ from longscale.models.tokenizer import (
     draw_training_sequences,
     encode_windows,
     load_tokenizer,
+    token_limit,
     train_tokenizer,
 )
 
@@ -167,11 +168,13 @@ def test_tokens_and_readouts_against_offsets(tokenizer, chunk):
     encoded = encode_windows(tokenizer, windows, (starts, stops), chunk=chunk)
     assert encoded.ids.dtype == np.uint16
     assert len(encoded.ids) == encoded.offsets[-1] == encoded.lengths.sum()
+    assert not encoded.cut.any()
     for row, window in enumerate(windows):
         encoding = tokenizer.encode(window.tobytes().decode())
         assert encoded.window(row).tolist() == encoding.ids
         expected = slow_readout(encoding, starts[row], stops[row])
         assert tuple(encoded.readout[row]) == expected
+        assert encoded.variant[row] == slow_readout(encoding, 45, 46)[0]
         text = "".join(encoding.tokens[slice(*expected)])
         assert window[starts[row] : stops[row]].tobytes().decode() in text
 
@@ -209,14 +212,16 @@ def test_the_published_tokenizer_gives_the_published_tokens(shared):
 
 @st.composite
 def packed(draw):
-    """Packed windows of 2 to 9 tokens, with readouts inside them."""
+    """Packed windows of 3 to 9 tokens, with readouts and variants inside them."""
     lengths = draw(st.lists(st.integers(3, 9), min_size=1, max_size=6))
     rows = [[CLS, *draw(st.lists(st.integers(5, 60), min_size=n - 2, max_size=n - 2)), SEP]
             for n in lengths]  # fmt: skip
     readout = [sorted([draw(st.integers(0, n - 1)), n]) for n in lengths]
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = np.concatenate(rows).astype(np.uint16)
-    return rows, EncodedWindows(ids, offsets, np.array(readout, dtype=np.int32))
+    variant = np.array([draw(st.integers(1, n - 2)) for n in lengths], dtype=np.int32)
+    cut = np.zeros((len(lengths), 2), dtype=np.int32)
+    return rows, EncodedWindows(ids, offsets, np.array(readout, dtype=np.int32), variant, cut)
 
 
 @settings(max_examples=60, deadline=None)
@@ -235,12 +240,94 @@ def test_pad_against_lists(data, given_windows):
 
 @settings(max_examples=60, deadline=None)
 @given(limit=st.integers(2, 10), given_windows=packed())
-def test_truncate_against_lists(limit, given_windows):
+def test_truncate_right_against_lists(limit, given_windows):
     rows, encoded = given_windows
-    cut = encoded.truncate(limit)
+    cut = encoded.truncate_right(limit)
     for number, row in enumerate(rows):
         expected = row if len(row) <= limit else [*row[: limit - 1], SEP]
         assert cut.window(number).tolist() == expected
+        variant = encoded.variant[number]
+        is_kept = len(row) <= limit or variant < limit - 1
+        assert cut.variant[number] == (variant if is_kept else -1)
+        assert cut.cut[number].tolist() == [0, max(len(row) - limit, 0)]
     assert cut.lengths.tolist() == [min(len(row), limit) for row in rows]
     assert (cut.readout <= cut.lengths[:, None]).all()
     assert [encoded.window(i).tolist() for i in range(len(rows))] == rows  # the input is untouched
+
+
+def slow_cut_around(row, variant, limit):
+    """What is left when one token after the other goes from the further end (or left)."""
+    body, place = row[1:-1], variant - 1
+    while len(body) + 2 > limit:
+        if place >= len(body) - 1 - place:
+            body, place = body[1:], place - 1
+        else:
+            body = body[:-1]
+    return [CLS, *body, SEP]
+
+
+@settings(max_examples=100, deadline=None)
+@given(limit=st.integers(3, 10), given_windows=packed())
+def test_truncate_around_against_taking_off_the_further_end(limit, given_windows):
+    rows, encoded = given_windows
+    cut = encoded.truncate_around(limit)
+    for number, row in enumerate(rows):
+        variant, kept = encoded.variant[number], cut.variant[number]
+        left, right = variant - 1, len(row) - 2 - variant
+        found = cut.window(number).tolist()
+        assert found == slow_cut_around(row, variant, limit)
+        assert found[kept] == row[variant]
+        kept_left, kept_right = kept - 1, len(found) - 2 - kept
+        assert cut.cut[number].tolist() == [left - kept_left, right - kept_right]
+        if cut.cut[number].all():  # both sides were long enough
+            assert abs(kept_right - kept_left) <= 1
+    assert [encoded.window(i).tolist() for i in range(len(rows))] == rows
+
+
+@pytest.mark.parametrize("limit", [3, 4, 5, 9, 16, 33, 60])
+@pytest.mark.parametrize("width", [40, 97])
+def test_cut_around_keeps_the_text_at_the_variant(tokenizer, limit, width):
+    windows = random_windows(12, width, letters="ACGTN", seed=width)
+    spans = (np.full(12, width // 2 - 8), np.full(12, width // 2 + 11))
+    whole = encode_windows(tokenizer, windows, spans)
+    cut = whole.truncate_around(limit)
+    for row, window in enumerate(windows):
+        encoding = tokenizer.encode(window.tobytes().decode())
+        kept = range(1 + cut.cut[row, 0], len(encoding.ids) - 1 - cut.cut[row, 1])
+        assert cut.window(row)[1:-1].tolist() == [encoding.ids[token] for token in kept]
+        start, stop = encoding.offsets[kept[cut.variant[row] - 1]]
+        assert start <= width // 2 < stop
+        wanted = [kept.index(n) + 1 for n in range(*whole.readout[row]) if n in kept]
+        assert list(range(*cut.readout[row])) == wanted
+        assert cut.variant[row] in wanted
+
+
+def test_a_readout_at_cls_stays_there_under_both_cuts(tokenizer):
+    encoded = encode_windows(tokenizer, random_windows(3, 90))
+    for cut in (encoded.truncate_around(7), encoded.truncate_right(7)):
+        assert cut.readout.tolist() == [[0, 1]] * 3
+        assert cut.lengths.tolist() == [7] * 3
+
+
+def test_settings_in_the_tokenizers_file_cut_and_pad_nothing(folder):
+    """The library would cut on the right, also where that is where the variant stands."""
+    plain, windows = load_tokenizer(folder), random_windows(4, 90)
+    spans = (np.full(4, 37), np.full(4, 54))
+    expected = encode_windows(plain, windows, spans)
+    settings_of_file = load_tokenizer(folder)
+    settings_of_file.enable_truncation(9)
+    settings_of_file.enable_padding(length=400, pad_id=PAD, pad_token="[PAD]")
+    found = encode_windows(settings_of_file, windows, spans)
+    assert found.ids.tolist() == expected.ids.tolist()
+    assert found.readout.tolist() == expected.readout.tolist()
+    assert settings_of_file.truncation["max_length"] == 9  # the caller's own is untouched
+
+
+def test_the_limit_is_what_the_file_declares(folder):
+    tokenizer = load_tokenizer(folder)
+    assert token_limit(tokenizer) is None
+    tokenizer.enable_truncation(512)
+    assert token_limit(Tokenizer.from_str(tokenizer.to_str())) == 512
+    tokenizer.enable_truncation(2)
+    with pytest.raises(LongscaleError, match="max_length is 2, but must be at least 3"):
+        token_limit(tokenizer)

@@ -108,7 +108,9 @@ def packed(rows):
     """Windows of given token ids."""
     offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows])])
     readout = np.tile([0, 1], (len(rows), 1)).astype(np.int32)
-    return EncodedWindows(np.concatenate(rows).astype(np.uint16), offsets, readout)
+    variant = np.array([len(row) // 2 for row in rows])
+    cut = np.zeros((len(rows), 2), dtype=np.int32)
+    return EncodedWindows(np.concatenate(rows).astype(np.uint16), offsets, readout, variant, cut)
 
 
 def random_rows(rng, count, longest, vocab_size, smallest=5):

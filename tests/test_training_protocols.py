@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from tiny_study import make_variants, tiny_config, write_genome, write_tokenizer
+from tokenizers import Tokenizer
 
 from longscale.attention.released import released_token_limit
 from longscale.errors import LongscaleError
@@ -97,6 +98,31 @@ def test_a_readout_longer_than_the_window_stays_inside(genome, tokenizer, varian
     assert (batch["readout_stop"] > batch["readout_start"]).all()
 
 
+@pytest.mark.parametrize("limit", [3, 12, 40])
+def test_a_limit_of_the_tokenizer_cuts_evenly_around_the_variant(
+    genome, tokenizer, variants, limit
+):
+    limited = Tokenizer.from_str(tokenizer.to_str())
+    limited.enable_truncation(limit)
+    assert AllelePairs.token_limit(tokenizer, WINDOW_BP) is None
+    assert AllelePairs.token_limit(limited, WINDOW_BP) == limit
+    examples = AllelePairs.encode(genome, limited, variants, WINDOW_BP, TISSUES)
+    for allele, encoded in zip(("ref", "alt"), examples.windows, strict=True):
+        assert (encoded.lengths == limit).all()
+        assert np.abs(encoded.variant * 2 - (limit - 1)).max() <= 1  # in the middle
+        for row in range(len(variants)):
+            encoding = tokenizer.encode(window_text(genome, variants, row, allele))
+            first = 1 + encoded.cut[row, 0]
+            held = encoding.ids[first : first + limit - 2]
+            assert encoded.window(row).tolist() == [CLS, *held, SEP]
+            start, stop = encoding.offsets[first - 1 + encoded.variant[row]]
+            assert start <= WINDOW_BP // 2 < stop
+    batch = examples.batch(np.arange(len(variants)))
+    assert (batch["readout_start"] >= 1).all()
+    assert (batch["readout_stop"] <= limit - 1).all()
+    assert (batch["readout_stop"] > batch["readout_start"]).all()
+
+
 def test_the_tissue_is_a_one_hot_row(pairs, variants):
     tissue = pairs.batch([0, 5, 9])["tissue"]
     assert tissue.dtype == torch.float32
@@ -165,6 +191,19 @@ def test_released_shows_the_alternative_window_cut_on_the_right(
         assert expected[0] == CLS
     assert cut == len(variants)  # this tokenizer's tokens are short
     assert (examples.lengths == limit).all()
+    assert AlternativeAlleles.token_limit(tokenizer, window_bp) == limit
+
+
+def test_released_cuts_the_variant_away_where_tokens_are_short(genome, variants, tmp_path):
+    """A defect of the released scripts, kept: the audit of tokens counts it."""
+    single_bases = write_tokenizer(genome, tmp_path, vocab_size=9)
+    examples = AlternativeAlleles.encode(genome, single_bases, variants, WINDOW_BP, TISSUES)
+    limit = released_token_limit(WINDOW_BP)
+    assert limit < WINDOW_BP // 2
+    assert (examples.alternative.variant == -1).all()
+    assert (examples.alternative.cut == [0, WINDOW_BP + 2 - limit]).all()
+    pairs = AllelePairs.encode(genome, single_bases, variants, WINDOW_BP, TISSUES)
+    assert all((allele.variant == 1 + WINDOW_BP // 2).all() for allele in pairs.windows)
 
 
 # --- both -------------------------------------------------------------------------------------

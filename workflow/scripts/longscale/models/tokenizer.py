@@ -15,6 +15,8 @@ from longscale.genome.sequence import Genome
 # DNABERT-2's special tokens in the order of their ids.
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 UNK, CLS, SEP, PAD, MASK = range(len(SPECIAL_TOKENS))
+CLS_PLACE = 0  # in every window
+LEAST_TOKENS = 3  # of a window that keeps its variant: [CLS], the variant's token, [SEP]
 TRAINING_CHUNK_BP = 500
 TRAINING_SAMPLE_BP = 8_000_000
 
@@ -25,12 +27,17 @@ class EncodedWindows:
 
     ids: (tokens,) uint16; offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i +
     1]]; readout: (windows, 2) int32, the half-open span of tokens, counted from the window's [CLS],
-    that overlaps the readout span in bp (or (0, 1), the [CLS] token, where no span was given).
+    that overlaps the readout span in bp (or (0, 1), the [CLS] token, where no span was given);
+    variant: (windows,) int32, the token that holds the window's centre base, where the allele
+    begins, counted likewise, or -1 where it was cut away; cut: (windows, 2) int32, tokens that were
+    cut off on the left and on the right.
     """
 
     ids: np.ndarray
     offsets: np.ndarray
     readout: np.ndarray
+    variant: np.ndarray
+    cut: np.ndarray
 
     @property
     def lengths(self) -> np.ndarray:
@@ -41,13 +48,48 @@ class EncodedWindows:
         """Token ids of one window."""
         return self.ids[self.offsets[index] : self.offsets[index + 1]]
 
-    def truncate(self, limit: int) -> "EncodedWindows":
-        """Windows of more than `limit` tokens cut on the right, [SEP] put at their new end."""
+    def truncate_right(self, limit: int) -> "EncodedWindows":
+        """Windows of more than `limit` tokens (2 or more) cut on the right, [SEP] at their new end.
+
+        What the released scripts do. Nothing keeps the variant's token: where it lies beyond the
+        limit, it is cut away.
+        """
+        return self._keep(np.zeros(len(self.lengths), np.int64), limit)
+
+    def truncate_around(self, limit: int) -> "EncodedWindows":
+        """Windows of more than `limit` tokens (3 or more) cut evenly around the variant's token.
+
+        [CLS] and [SEP] stay and count. What is left holds the variant's token and as many tokens
+        on its left as on its right (one more on the right where their number is odd); a side that
+        has fewer gives its places to the other. The readout is clipped to what is left.
+        """
+        sides = limit - LEAST_TOKENS
+        on_the_left, on_the_right = self.variant - 1, self.lengths - 2 - self.variant
+        left = np.maximum(np.minimum(on_the_left, sides // 2), sides - on_the_right)
+        return self._keep(np.where(self.lengths > limit, on_the_left - left, 0), limit)
+
+    def _keep(self, skipped: np.ndarray, limit: int) -> "EncodedWindows":
+        """At most `limit` tokens of each window, the first `skipped` (windows,) after [CLS] cut."""
         kept = np.minimum(self.lengths, limit)
         offsets = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])
-        ids = np.concatenate([self.window(row)[:size] for row, size in enumerate(kept)])
-        ids[offsets[1:] - 1] = SEP
-        return EncodedWindows(ids, offsets, np.minimum(self.readout, kept[:, None]))
+        stretches = zip(self.offsets[:-1] + skipped, kept, strict=True)
+        ids = np.concatenate([self.ids[first : first + size] for first, size in stretches])
+        ids[offsets[:-1]], ids[offsets[1:] - 1] = CLS, SEP
+        cut = np.stack([skipped, self.lengths - kept - skipped], axis=1)
+        variant = self.variant - skipped
+        is_kept = (variant > 0) & (variant < kept - 1)
+        # What is read at the variant takes in no special token; what is read at [CLS] stays there.
+        last = kept - (cut[:, 1] > 0)
+        inside = np.clip(self.readout - skipped[:, None], 1, last[:, None])
+        at_cls = self.readout[:, :1] == CLS_PLACE
+        readout = np.where(at_cls, np.minimum(self.readout, kept[:, None]), inside)
+        return EncodedWindows(
+            ids,
+            offsets,
+            readout.astype(np.int32),
+            np.where(is_kept, variant, -1).astype(np.int32),
+            (self.cut + cut).astype(np.int32),
+        )
 
     def pad(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Token ids and attention mask of the given windows, both (rows, longest of them), right-
@@ -150,6 +192,23 @@ def read_tokenizer(folder: str | Path) -> Tokenizer:
         ) from error
 
 
+def token_limit(tokenizer: Tokenizer) -> int | None:
+    """The most tokens of a window, special tokens included, that a tokenizer's file declares.
+
+    That is `truncation.max_length` of its tokenizer.json; None where it declares none, as that of
+    DNABERT-2. Raises LongscaleError where it has no place for a variant's token.
+    """
+    if tokenizer.truncation is None:
+        return None
+    limit = int(tokenizer.truncation["max_length"])
+    if limit < LEAST_TOKENS:
+        raise LongscaleError(
+            f"tokenizer.json: truncation.max_length is {limit}, but must be at least {LEAST_TOKENS}"
+            " ([CLS], a variant's token, [SEP])"
+        )
+    return limit
+
+
 def encode_windows(
     tokenizer: Tokenizer,
     windows: np.ndarray,
@@ -157,18 +216,22 @@ def encode_windows(
     *,
     chunk: int = 512,
 ) -> EncodedWindows:
-    """Tokens of `windows` (rows, window_bp) uint8 ASCII.
+    """Tokens of `windows` (rows, window_bp) uint8 ASCII: all of them, whatever the limit.
 
     `spans`: starts and stops (rows,) in window coordinates, 0-based half-open, of what is read out.
     """
+    tokenizer = _without_settings(tokenizer)
+    centre = windows.shape[1] // 2
     ids, lengths = [], []
     readout = np.tile(np.array([0, 1], dtype=np.int32), (len(windows), 1))
+    variant = np.empty(len(windows), dtype=np.int32)
     for first in range(0, len(windows), chunk):
         rows = windows[first : first + chunk]
         encodings = tokenizer.encode_batch([row.tobytes().decode("ascii") for row in rows])
         for row, encoding in enumerate(encodings, start=first):
             ids.append(np.array(encoding.ids, dtype=np.uint16))
             lengths.append(len(encoding.ids))
+            variant[row] = encoding.char_to_token(centre)
             if spans is not None:
                 start, stop = int(spans[0][row]), int(spans[1][row])
                 readout[row] = (
@@ -176,4 +239,19 @@ def encode_windows(
                     encoding.char_to_token(stop - 1) + 1,
                 )
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return EncodedWindows(np.concatenate(ids), offsets, readout)
+    cut = np.zeros((len(windows), 2), dtype=np.int32)
+    return EncodedWindows(np.concatenate(ids), offsets, readout, variant, cut)
+
+
+def _without_settings(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer without truncation and padding, which a tokenizer.json can bring along.
+
+    The library would cut on the right alone, wherever the variant lies, and its padding would count
+    as sequence. The caller's own keeps its settings.
+    """
+    if tokenizer.truncation is None and tokenizer.padding is None:
+        return tokenizer
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain

@@ -5,6 +5,9 @@
 | `paired` | reference and alternative window | mean of the tokens at the allele, tissue one-hot |
 | `released` | alternative window, cut on the right | [CLS]; the tissue is ignored |
 
+Under `paired` no token is cut off, unless the tokenizer's file declares a limit: then evenly around
+the variant.
+
 To add one, write a subclass of `Examples` and a row of `PROTOCOLS`.
 """
 
@@ -26,7 +29,7 @@ from longscale.models.dnabert2 import (
     DNABERT2ForVariantEffect,
     DNABERT2PreTrainedModel,
 )
-from longscale.models.tokenizer import PAD, EncodedWindows, encode_windows
+from longscale.models.tokenizer import PAD, EncodedWindows, encode_windows, token_limit
 from longscale.variants.windows import gather_windows, readout_span
 
 
@@ -52,6 +55,11 @@ class Examples(ABC):
         """Cut and tokenise the windows of `variants` (contig, pos 1-based, ref, alt, tissue,
         label).
         """
+
+    @staticmethod
+    @abstractmethod
+    def token_limit(tokenizer: Tokenizer, window_bp: int) -> int | None:
+        """Tokens, special ones included, to which `encode` cuts a window; None: it cuts none."""
 
     @property
     @abstractmethod
@@ -92,12 +100,20 @@ class AllelePairs(Examples):
         tissues: list[str],
     ) -> Self:
         """Both alleles of each variant; raises if a tissue is not among `tissues`."""
+        limit = cls.token_limit(tokenizer, window_bp)
         encoded = []
         for allele in ("ref", "alt"):
             windows = gather_windows(genome, variants, window_bp, allele)
             spans = readout_span(variants[allele].str.len().to_numpy(), window_bp)
-            encoded.append(encode_windows(tokenizer, windows, spans))
+            tokens = encode_windows(tokenizer, windows, spans)
+            encoded.append(tokens if limit is None else tokens.truncate_around(limit))
         return cls(labels_of(variants), *encoded, one_hot(variants["tissue"], tissues))
+
+    @staticmethod
+    def token_limit(tokenizer: Tokenizer, window_bp: int) -> int | None:
+        """What the tokenizer's file declares; DNABERT-2's declares nothing."""
+        del window_bp
+        return token_limit(tokenizer)
 
     @property
     def windows(self) -> list[EncodedWindows]:
@@ -137,7 +153,14 @@ class AlternativeAlleles(Examples):
         del tissues
         windows = gather_windows(genome, variants, window_bp, "alt")
         encoded = encode_windows(tokenizer, windows)
-        return cls(labels_of(variants), encoded.truncate(released_token_limit(window_bp)))
+        limit = cls.token_limit(tokenizer, window_bp)
+        return cls(labels_of(variants), encoded.truncate_right(limit))
+
+    @staticmethod
+    def token_limit(tokenizer: Tokenizer, window_bp: int) -> int:
+        """That of the released scripts, which replaces what a tokenizer declares."""
+        del tokenizer
+        return released_token_limit(window_bp)
 
     @property
     def windows(self) -> list[EncodedWindows]:
