@@ -23,6 +23,41 @@ rule build_tokenizer:
         "../workflow/scripts/build_tokenizer.py"
 
 
+rule audit_tokens:
+    input:
+        **genome_files(),
+        splits=split_files(STUDY["tasks"]),
+        tokenizers=expand(
+            results("tokenizers/{genome}/{model}/tokenizer.json"),
+            genome=GENOME["name"],
+            model=STUDY["models"],
+        ),
+    output:
+        table=report(
+            results("tables/tokens.tsv"),
+            category="Checks",
+            caption="../resources/captions/tokens.rst",
+        ),
+        page=report(
+            results("tables/tokens.html"),
+            category="Checks",
+            caption="../resources/captions/tokens.rst",
+        ),
+    log:
+        logs("audit_tokens"),
+    conda:
+        CONDA_ENV
+    threads: config["score"]["threads"]
+    resources:
+        mem_mb=more_each_attempt(4000),
+        runtime=more_each_attempt(60),
+    params:
+        lengths=LENGTHS_BP,
+        threads=config["score"]["threads"],
+    script:
+        "../workflow/scripts/audit_tokens.py"
+
+
 rule pretrain:
     input:
         **genome_files(),

@@ -2,7 +2,8 @@
 # wildcards.
 from longscale.attention.rules import LENGTH_RULES
 
-LONGEST_BP = max(STUDY["train_bp"] + STUDY["eval_bp"]) if STUDY else 0
+LENGTHS_BP = sorted({*STUDY["train_bp"], *STUDY["eval_bp"]}) if STUDY else []
+LONGEST_BP = max(LENGTHS_BP, default=0)
 ACCESSION = "GCA_900000001.1_LongscaleSim1"
 SIMULATED = results(f"simulated/{GENOME['name']}")
 SIMULATED_TASKS = [name for name, task in config["tasks"].items() if task["source"] == "simulated"]
@@ -43,6 +44,15 @@ def trained_splits(wildcards):
     """What the checkpoints of a task without training variants of its own have seen."""
     other = config["tasks"][wildcards.task]["train_task"]
     return results(f"splits/{other}/{wildcards.protocol}.parquet") if other else []
+
+
+def split_files(tasks):
+    """The tables of splits of some tasks, each once, under every protocol of the study."""
+    return expand(
+        results("splits/{task}/{protocol}.parquet"),
+        task=dict.fromkeys(tasks).keys(),
+        protocol=STUDY["protocols"],
+    )
 
 
 def task_source(wildcards):
@@ -121,6 +131,8 @@ def auroc_targets():
         results("tables/auroc_wide.tsv"),
         results("tables/auroc.html"),
         results("figures/auroc"),
+        results("tables/leaks.tsv"),
+        results("tables/tokens.tsv"),
         *per_task,
         # Named here although the table needs them anyway: a score file that is deleted comes back.
         *score_files(),

@@ -99,3 +99,33 @@ rule export_windows:
         edge=config["windows"]["edge"],
     script:
         "../workflow/scripts/export_windows.py"
+
+
+rule measure_leaks:
+    input:
+        **genome_files(),
+        splits=split_files([*STUDY["tasks"], *map(train_task, STUDY["tasks"])]),
+    output:
+        table=report(
+            results("tables/leaks.tsv"),
+            category="Checks",
+            caption="../resources/captions/leaks.rst",
+        ),
+        page=report(
+            results("tables/leaks.html"),
+            category="Checks",
+            caption="../resources/captions/leaks.rst",
+        ),
+    log:
+        logs("measure_leaks"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(60),
+    params:
+        train_tasks={task: train_task(task) for task in STUDY["tasks"]},
+        protocols=STUDY["protocols"],
+        lengths=LENGTHS_BP,
+    script:
+        "../workflow/scripts/measure_leaks.py"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from longscale.errors import LongscaleError
-from longscale.tasks.splits import _Windows, assign_splits, leave_out_overlaps
+from longscale.tasks.splits import WindowSpans, assign_splits, leave_out_overlaps
 
 WINDOW_BP = 1000
 
@@ -223,7 +223,7 @@ def test_overlap_is_that_of_every_pair(rows):
         )
         for row in range(len(rows))
     ]
-    windows = _Windows(pd.Series(contigs), starts, ends)
+    windows = WindowSpans(pd.Series(contigs), starts, ends)
     assert windows.overlap(chosen).tolist() == expected
 
 

@@ -113,6 +113,23 @@ def test_score_files_carry_their_provenance(finished):
     assert {"config_sha256", "code_sha256", "packages", "model_sha256"} <= set(provenance)
 
 
+def test_leaks_and_tokens_are_told_for_every_length(finished):
+    folder, _ = finished
+    tables = folder / "results/test/tables"
+    leaks = pd.read_csv(tables / "leaks.tsv", sep="\t", keep_default_na=False)
+    cells = leaks.groupby(["task", "protocol", "pair", "window_bp"]).size()
+    assert len(cells) == len(leaks) == 2 * 1 * 3 * 2
+    assert (leaks["held_out_rows"] > 0).all()
+    assert (leaks["overlapping_windows"] == 0).all()  # protocol paired
+    tokens = pd.read_csv(tables / "tokens.tsv", sep="\t", keep_default_na=False)
+    cells = tokens.groupby(["task", "model", "protocol", "window_bp", "allele"]).size()
+    assert len(cells) == len(tokens) == 2 * 1 * 1 * 2 * 2
+    assert (tokens["variant_kept_share"] == 1).all()
+    assert (tokens["sampled"] == tokens["windows"]).all()
+    assert (tables / "leaks.html").exists()
+    assert (tables / "tokens.html").exists()
+
+
 def test_every_allele_is_accepted_or_in_the_ledger(finished):
     folder, _ = finished
     variants = folder / "results/test/variants"
@@ -183,6 +200,8 @@ def test_the_report_carries_tables_and_figures(finished):
     snakemake(folder, "--report", "report.html")
     page = (folder / "report.html").read_text()
     assert "auroc.tsv" in page
+    assert "leaks.tsv" in page
+    assert "tokens.tsv" in page
     assert "sim_near" in page
 
 

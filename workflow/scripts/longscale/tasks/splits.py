@@ -72,7 +72,7 @@ def assign_splits(
     _check_arguments(protocol, max_window_bp, dev_fraction, test_fraction)
     given = _given_splits(variants["split"])
     window_starts, window_ends = window_span(variants, max_window_bp)
-    windows = _Windows(variants["contig"], window_starts, window_ends)
+    windows = WindowSpans(variants["contig"], window_starts, window_ends)
 
     is_test, test_from = _test_rows(variants, given, test_chromosomes, test_fraction)
     split = np.where(is_test, "test", GAP).astype(object)
@@ -110,7 +110,7 @@ def leave_out_overlaps(
     seen = trained.loc[trained["split"].isin(["train", "dev"]), columns]
     both = pd.concat([variants[columns], seen], ignore_index=True)
     is_seen = np.arange(len(both)) >= len(variants)
-    windows = _Windows(both["contig"], *window_span(both, max_window_bp))
+    windows = WindowSpans(both["contig"], *window_span(both, max_window_bp))
     overlaps = windows.overlap(is_seen)[: len(variants)] & (variants["split"] == "test").to_numpy()
     result = variants.assign(split=variants["split"].mask(overlaps, GAP))
     if not (result["split"] == "test").any():
@@ -121,8 +121,11 @@ def leave_out_overlaps(
     return result, int(overlaps.sum())
 
 
-class _Windows:
-    """Windows of all rows, asked which of them overlap those of some rows."""
+class WindowSpans:
+    """Windows of all rows, asked which of them overlap those of some rows.
+
+    `contigs`: a name per row; `starts`, `ends`: (rows,) int64, 0-based, half-open.
+    """
 
     def __init__(self, contigs: pd.Series, starts: np.ndarray, ends: np.ndarray) -> None:
         self.contigs, self.starts, self.ends = pd.factorize(contigs)[0], starts, ends

@@ -14,7 +14,7 @@ To add one, write a subclass of `Examples` and a row of `PROTOCOLS`.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -30,13 +30,14 @@ from longscale.models.dnabert2 import (
     DNABERT2PreTrainedModel,
 )
 from longscale.models.tokenizer import PAD, EncodedWindows, encode_windows, token_limit
-from longscale.variants.windows import gather_windows, readout_span
+from longscale.variants.windows import Allele, gather_windows, readout_span
 
 
 @dataclass(frozen=True)
 class Examples(ABC):
     """Variants as tokens with their labels: (rows,) int64."""
 
+    alleles: ClassVar[tuple[Allele, ...]]
     labels: np.ndarray
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class Examples(ABC):
     @property
     @abstractmethod
     def windows(self) -> list[EncodedWindows]:
-        """All windows that the model sees, one entry per allele; the reference allele first."""
+        """All windows that the model sees, one entry per allele, in the order of `alleles`."""
 
     @abstractmethod
     def inputs(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -86,6 +87,7 @@ class Examples(ABC):
 class AllelePairs(Examples):
     """Protocol `paired`; `tissue`: (rows, tissues) float32 one-hot."""
 
+    alleles = ("ref", "alt")
     reference: EncodedWindows
     alternative: EncodedWindows
     tissue: np.ndarray
@@ -102,7 +104,7 @@ class AllelePairs(Examples):
         """Both alleles of each variant; raises if a tissue is not among `tissues`."""
         limit = cls.token_limit(tokenizer, window_bp)
         encoded = []
-        for allele in ("ref", "alt"):
+        for allele in cls.alleles:
             windows = gather_windows(genome, variants, window_bp, allele)
             spans = readout_span(variants[allele].str.len().to_numpy(), window_bp)
             tokens = encode_windows(tokenizer, windows, spans)
@@ -138,6 +140,7 @@ class AllelePairs(Examples):
 class AlternativeAlleles(Examples):
     """Protocol `released`: the alternative window alone, as the released scripts cut it."""
 
+    alleles = ("alt",)
     alternative: EncodedWindows
 
     @classmethod
