@@ -88,6 +88,54 @@ def check_books(result, row_count):
     assert accepted["line"].is_monotonic_increasing
 
 
+def test_swapped_alleles_are_repaired_where_they_can_be_told(genome):
+    records = [
+        raw(2, pos="2", ref="T", alts=["C"]),  # C stands there: swapped
+        raw(3, pos="2", ref="T", alts=["G"]),  # neither does
+        raw(4, pos="3", ref="G", alts=["A"]),  # as it should be
+        raw(5, pos="5", ref="AT", alts=["ACG"], label="0"),  # ACG stands there
+        raw(6, pos="6", ref="CT", alts=["C"]),  # a swapped insertion? Any C would say so
+        raw(7, "chrTiny", "7", ref="T", alts=["A"]),
+        raw(8, "chrTiny", "7", ref="T", alts=["AA"]),  # beyond the end
+    ]
+    rejected = accept_variants(records, genome, ALIASES).rejected
+    assert rejected["line"].tolist() == [2, 3, 5, 6, 7, 8]
+    assert rejected["sentence"].str.contains("`swapped: repair` mends").tolist() == [
+        *(True, False, True, False, True, False)
+    ]
+
+    result = accept_variants(records, genome, ALIASES, repair_swapped=True)
+    check_books(result, 7)
+    assert result.accepted.drop(columns=["split", "tissue"]).to_numpy().tolist() == [
+        ["chr1", 2, "C", "T", 1, 2, True],
+        ["chr1", 3, "G", "A", 1, 4, False],
+        ["chr1", 6, "CG", "T", 0, 5, True],
+        ["chrTiny", 7, "A", "T", 1, 7, True],
+    ]
+    assert result.rejected["line"].tolist() == [3, 6, 8]
+    assert "REF and ALT exchanged: 3, marked" in summarise(*result)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_a_file_with_swapped_substitutions_gives_the_same_variants(genome, seed):
+    rng = np.random.default_rng(seed)
+    text = CONTIGS["chr1"]
+    records, truth = [], []
+    for line, start in enumerate(rng.choice(100, 12, replace=False), 2):
+        ref = text[start : start + rng.integers(1, 4)]
+        alt = "".join({"A": "G", "C": "T", "G": "C", "T": "A"}[base] for base in ref)
+        truth.append(raw(line, pos=str(start + 1), ref=ref, alts=[alt]))
+        records.append(truth[-1])
+        if rng.random() < 0.5:
+            records[-1] = raw(line, pos=str(start + 1), ref=alt, alts=[ref])
+    repaired = accept_variants(records, genome, {}, repair_swapped=True)
+    expected = accept_variants(truth, genome, {}).accepted
+    pd.testing.assert_frame_equal(
+        repaired.accepted.drop(columns="swapped"), expected.drop(columns="swapped")
+    )
+
+
 def test_a_plain_row_is_accepted_and_its_contig_resolved(genome):
     records = [
         raw(2, "1", "2", "c", ["t"], "0.0", split="Train", tissue="Liver"),
@@ -97,11 +145,11 @@ def test_a_plain_row_is_accepted_and_its_contig_resolved(genome):
     result = accept_variants(records, genome, ALIASES)
     check_books(result, 3)
     assert result.accepted.to_numpy().tolist() == [
-        ["chr1", 2, "C", "T", 0, "train", "Liver", 2],
-        ["chr1", 3, "G", "A", 1, "", "", 3],
-        ["chr1", 3, "G", "T", 1, "", "", 3],
-        ["chr1", 4, "T", "A", 0, "", "", 4],
-        ["chr1", 4, "T", "G", 1, "", "", 4],
+        ["chr1", 2, "C", "T", 0, "train", "Liver", 2, False],
+        ["chr1", 3, "G", "A", 1, "", "", 3, False],
+        ["chr1", 3, "G", "T", 1, "", "", 3, False],
+        ["chr1", 4, "T", "A", 0, "", "", 4, False],
+        ["chr1", 4, "T", "G", 1, "", "", 4, False],
     ]
 
 
@@ -114,7 +162,7 @@ def test_a_plain_row_is_accepted_and_its_contig_resolved(genome):
         (raw(2, pos=""), "unparseable", "POS is ''"),
         (raw(2, label="Benign"), "unparseable", "the label is 'Benign': it must be 0 or 1"),
         (raw(2, label="2"), "unparseable", "the label is '2'"),
-        (raw(2, label=""), "unparseable", "the label is ''"),
+        (raw(2, label=""), "no_label", "the row has no label"),
         (raw(2, "chr_1"), "unknown_contig", "'chr_1' is neither .* nearest known name is 'chr1'"),
         (raw(2, "7"), "unknown_contig", "'7' is chr7, which the genome file does not hold"),
         (raw(2, alts=()), "no_alternative", "ALT is missing"),

@@ -18,6 +18,7 @@ with job(snakemake, echo=True) as report:
         records,
         Genome(snakemake.input.fasta),
         read_aliases(snakemake.input.aliases),
+        repair_swapped=task["swapped"] == "repair",
         limit=task["limit"],
     )
     summary = summarise(*found)
@@ -26,6 +27,8 @@ with job(snakemake, echo=True) as report:
         found.rejected.to_csv(part, sep="\t", index=False)
     with atomic_path(snakemake.output.summary) as part:
         reasons = found.rejected["reason"].value_counts().sort_index().to_dict()
-        Path(part).write_text(json.dumps({**found.counts, "reasons": reasons}, indent=1) + "\n")
+        swapped = int(found.accepted["swapped"].sum())
+        facts = {**found.counts, "swapped": swapped, "reasons": reasons}
+        Path(part).write_text(json.dumps(facts, indent=1) + "\n")
     with atomic_path(snakemake.output.accepted) as part:
         found.accepted.to_parquet(part, index=False)

@@ -15,12 +15,13 @@ import pandas as pd
 from longscale.genome.sequence import Genome
 from longscale.variants.readers import RawVariant
 
-ACCEPTED_COLUMNS = ["contig", "pos", "ref", "alt", "label", "split", "tissue", "line"]
+ACCEPTED_COLUMNS = ["contig", "pos", "ref", "alt", "label", "split", "tissue", "line", "swapped"]
 REJECTED_COLUMNS = ["line", "contig", "pos", "ref", "alt", "reason", "sentence"]
 IDENTITY = ["contig", "pos", "ref", "alt", "tissue"]
 
 REASONS = (
     "unparseable",
+    "no_label",
     "unknown_contig",
     "no_alternative",
     "symbolic_allele",
@@ -39,6 +40,8 @@ REASONS = (
 N_FLANK_BP = 32
 """`too_many_ns`: more than half of the bases within this distance of the variant are N."""
 
+SWAPPED_HINT = "REF and ALT may be swapped, which `swapped: repair` mends"
+
 _BATCH_ROWS = 50_000
 _CHUNK_BP = 256
 _SHOWN_BP = 24
@@ -49,7 +52,8 @@ class Accepted(NamedTuple):
     """What `accept_variants` returns.
 
     accepted: columns contig, pos, ref, alt, label (int8), split, tissue (lower case and "" where
-    the task has none), line; in the order of the input. rejected: the ledger, columns line, contig,
+    the task has none), line, swapped (bool: REF and ALT were exchanged); in the order of the input.
+    rejected: the ledger, columns line, contig,
     pos, ref, alt (resolved and normalised as far as the allele came; all text but line), reason
     (one of REASONS), sentence. counts: rows, alleles, accepted, rejected, with
     alleles == accepted + rejected.
@@ -90,6 +94,7 @@ def accept_variants(
     genome: Genome,
     aliases: Mapping[str, str],
     *,
+    repair_swapped: bool = False,
     limit: int | None = None,
     seed: int = 1,
 ) -> Accepted:
@@ -99,8 +104,10 @@ def accept_variants(
     resolved through the genome and `aliases`, REF held against the genome, alleles trimmed and
     left-aligned (`normalise`). Of several rows with one identity and one label the first is kept (a
     test row before others, so that training never takes a test variant); with several labels, none.
-    `limit` keeps that many variants per class and split, chosen by `seed` and by the variants
-    alone, not by their order. Rows are taken in batches: memory grows with the result only.
+    With `repair_swapped` alleles whose ALT stands in the genome, and whose REF does not, are
+    exchanged (the label stays) and marked. `limit` keeps that many variants per class and split,
+    chosen by `seed` and by the variants alone, not by their order. Rows are taken in batches:
+    memory grows with the result only.
     """
     ledger = _Ledger()
     rows = alleles = 0
@@ -108,10 +115,10 @@ def accept_variants(
     for row_count, batch in _batches(records):
         rows += row_count
         alleles += len(batch)
-        batches.append(_accept_batch(batch, genome, aliases, ledger))
+        batches.append(_accept_batch(batch, genome, aliases, ledger, repair_swapped))
     accepted = pd.concat(batches, ignore_index=True) if batches else _empty_batch()
     accepted = accepted[ACCEPTED_COLUMNS].astype(
-        {"pos": np.int64, "label": np.int8, "line": np.int64}
+        {"pos": np.int64, "label": np.int8, "line": np.int64, "swapped": np.bool_}
     )
     accepted = _reject_repeats(accepted, ledger)
     if limit is not None:
@@ -133,6 +140,9 @@ def summarise(accepted: pd.DataFrame, rejected: pd.DataFrame, counts: Mapping[st
         f"{counts['rows']:,} rows, {counts['alleles']:,} alleles: "
         f"{counts['accepted']:,} accepted, {counts['rejected']:,} rejected"
     ]
+    swapped = int(accepted["swapped"].sum())
+    if swapped:
+        lines.append(f"  REF and ALT exchanged: {swapped:,}, marked in the column swapped")
     for split, rows in accepted.groupby("split", sort=True):
         positives = int(rows["label"].sum())
         lines.append(
@@ -211,13 +221,17 @@ def _empty_batch() -> pd.DataFrame:
 
 
 def _accept_batch(
-    batch: pd.DataFrame, genome: Genome, aliases: Mapping[str, str], ledger: _Ledger
+    batch: pd.DataFrame,
+    genome: Genome,
+    aliases: Mapping[str, str],
+    ledger: _Ledger,
+    repair_swapped: bool,
 ) -> pd.DataFrame:
     """All questions that a variant can be asked without knowing the others."""
     batch = _parse(batch, ledger)
     batch = _resolve_contigs(batch, genome, aliases, ledger)
     batch = _check_alleles(batch, ledger)
-    batch = _check_reference(batch, genome, ledger)
+    batch = _check_reference(batch, genome, ledger, repair_swapped)
     batch = _normalise_batch(batch, genome)
     return _check_ns(batch, genome, ledger)
 
@@ -230,6 +244,10 @@ def _parse(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
     bad = ~batch["pos"].str.fullmatch(r"\d{1,12}(\.0+)?").to_numpy(dtype=bool)
     sentences = "POS is '" + batch.loc[bad, "pos"] + "', which is not a whole number"
     batch = ledger.reject(batch, bad, "unparseable", sentences)
+
+    bad = (batch["label"] == "").to_numpy()
+    sentence = "the row has no label, or not one of the type that its column declares"
+    batch = ledger.reject(batch, bad, "no_label", sentence)
 
     labels = batch["label"].str.lower().map(_LABELS)
     bad = labels.isna().to_numpy()
@@ -295,8 +313,10 @@ def _shorten(allele: str) -> str:
     return f"{allele[:_SHOWN_BP]}... ({len(allele)} bp)"
 
 
-def _check_reference(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFrame:
-    """Keep alleles whose REF stands in the genome."""
+def _check_reference(
+    batch: pd.DataFrame, genome: Genome, ledger: _Ledger, repair_swapped: bool
+) -> pd.DataFrame:
+    """Keep alleles whose REF stands in the genome; with `repair_swapped` mend those that can be."""
     end = batch["pos"] - 1 + batch["ref"].str.len()
     lengths = batch["contig"].map(genome.lengths).astype(np.int64)
     outside = ((batch["pos"] < 1) | (end > lengths)).to_numpy()
@@ -306,14 +326,34 @@ def _check_reference(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd
 
     found = _bases(genome, batch, batch["ref"])
     mismatch = (batch["ref"].to_numpy(dtype=object) != found).astype(bool)
-    wrong = batch[mismatch]
-    swapped = _bases(genome, wrong, wrong["alt"]) == wrong["alt"].to_numpy(dtype=object)
+    is_swapped = np.zeros(len(batch), dtype=bool)
+    is_swapped[mismatch] = _are_swapped(genome, batch[mismatch])
+    if repair_swapped:
+        batch = batch.assign(
+            ref=batch["ref"].where(~is_swapped, batch["alt"]),
+            alt=batch["alt"].where(~is_swapped, batch["ref"]),
+        )
+        mismatch &= ~is_swapped
     sentences = [
         f"REF is {_shorten(row.ref)} but the genome has {_shorten(bases)} at {row.contig}:{row.pos}"
-        + (", where ALT stands: REF and ALT may be swapped" if is_swapped else "")
-        for row, bases, is_swapped in zip(wrong.itertuples(), found[mismatch], swapped, strict=True)
+        + (f", where ALT stands: {SWAPPED_HINT}" if swapped else "")
+        for row, bases, swapped in zip(
+            batch[mismatch].itertuples(), found[mismatch], is_swapped[mismatch], strict=True
+        )
     ]
+    batch = batch.assign(swapped=is_swapped)
     return ledger.reject(batch, mismatch, "reference_mismatch", sentences)
+
+
+def _are_swapped(genome: Genome, wrong: pd.DataFrame) -> np.ndarray:
+    """Whether ALT stands where REF should, bool (rows,).
+
+    Not where all of ALT is a prefix of REF (AC to A): nearly any genome has the base that indels
+    share, so that says nothing.
+    """
+    stands = _bases(genome, wrong, wrong["alt"]) == wrong["alt"].to_numpy(dtype=object)
+    pairs = zip(wrong["ref"], wrong["alt"], strict=True)
+    return stands.astype(bool) & ~np.array([ref.startswith(alt) for ref, alt in pairs], dtype=bool)
 
 
 def _bases(genome: Genome, variants: pd.DataFrame, alleles: pd.Series) -> np.ndarray:
