@@ -36,3 +36,6 @@ rule all:
     default_target: True
     input:
         final_targets(),
+
+
+include: "rules/code.smk"

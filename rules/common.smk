@@ -23,6 +23,9 @@ try:
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 
+# Not a setting of any result: their provenance does not name it.
+ON_CODE_CHANGE = config.pop("on_code_change")
+
 # Each may be absent: a run has the variant branch, the masked-LM branch, or both.
 STUDY, GENOME, MLM = config["study"], config["genome"], config["mlm"]
 

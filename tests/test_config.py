@@ -12,7 +12,6 @@ from conftest import ROOT
 from longscale.config import (
     check_config,
     check_recipe,
-    digest,
     fill_defaults,
     locate_files,
     read_schema,
@@ -318,11 +317,6 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
 def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
     with pytest.raises(LongscaleError, match=rf"own.yaml: {key}, which does not exist"):
         locate_files(config, "own.yaml", folders[1])
-
-
-def test_digest_feels_values_and_not_the_order_of_keys():
-    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
-    assert len({digest(x) for x in ({"a": 1}, {"a": 2}, {"b": 1}, {"a": [1]}, {})}) == 5
 
 
 def test_a_simulated_task_must_be_in_the_recipe(tmp_path):

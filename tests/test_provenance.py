@@ -11,6 +11,7 @@ import pytest
 import longscale
 from longscale import provenance
 from longscale.provenance import PACKAGES, code_digest, collect_provenance
+from longscale.provenance import digest as config_digest
 
 
 @pytest.fixture
@@ -56,3 +57,8 @@ def test_the_digest_feels_content_names_and_borders(copied):
     (copied / "b.py").write_text("y")
     found.add(digest())
     assert len(found) == 5
+
+
+def test_digest_feels_values_and_not_the_order_of_keys():
+    assert config_digest({"a": 1, "b": [1, 2]}) == config_digest({"b": [1, 2], "a": 1})
+    assert len({config_digest(x) for x in ({"a": 1}, {"a": 2}, {"b": 1}, {"a": [1]}, {})}) == 5

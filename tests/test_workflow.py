@@ -47,9 +47,11 @@ HEADLINE = [
 SCORE = "results/test/scores/sim_near/paired/dnabert2-tiny/256/dot/seed1/256.parquet"
 
 
-def snakemake(folder, *arguments, configs=("config/test.yaml",), check=True, **environment):
+def snakemake(
+    folder, *arguments, configs=("config/test.yaml",), check=True, root=ROOT, **environment
+):
     """Run Snakemake with `folder` as working directory; returns its output as one text."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile", ROOT / "Snakefile"]
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--snakefile", root / "Snakefile"]
     command += ["--directory", folder, *arguments]
     command += ["--configfile", *[ROOT / path for path in configs]]
     done = subprocess.run(
@@ -403,6 +405,135 @@ def test_the_example_vcf_fits_the_simulated_genome(tmp_path):
     assert counts["accepted"] == 253
     summary = json.loads((tmp_path / splits).read_text())
     assert (summary["test"], summary["overlap_with_train_task"]) == (253, 0)
+
+
+SPLITS = [f"results/test/splits/{task}/paired.parquet" for task in ("sim_near", "sim_far")]
+RERUN = ("--config", "on_code_change=rerun")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A finished run up to the splits, of a copy of the workflow."""
+    folder, root = tmp_path_factory.mktemp("prepared"), tmp_path_factory.mktemp("copy")
+    copy_workflow(root)
+    snakemake(folder, *SPLITS, root=root)
+    return folder, root
+
+
+@pytest.fixture
+def edited(prepared, tmp_path):
+    """A copy of that run, `edit(module, text)` for the workflow's copy, `snakemake` over both."""
+    finished, root = prepared
+    folder, scripts = tmp_path / "run", root / "workflow" / "scripts"
+    shutil.copytree(finished, folder)
+    shutil.copytree(scripts, tmp_path / "scripts")
+
+    def edit(name, text):
+        (scripts / name).write_text((scripts / name).read_text() + text)
+
+    def run(*arguments, **options):
+        return snakemake(folder, *SPLITS, *arguments, root=root, **options)
+
+    yield folder, edit, run
+    shutil.rmtree(scripts)
+    shutil.copytree(tmp_path / "scripts", scripts)
+
+
+def copy_workflow(root):
+    """What Snakemake needs of the repository."""
+    shutil.copyfile(ROOT / "Snakefile", root / "Snakefile")
+    for name in ("rules", "workflow", "config", "profiles", "resources", "envs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, root / name, ignore=ignored)
+
+
+def content(folder):
+    """Every result and its content."""
+    files = [path for path in (folder / "results").rglob("*") if path.is_file()]
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+
+
+def test_words_and_touched_files_rerun_nothing(edited):
+    folder, edit, run = edited
+    edit("longscale/variants/windows.py", '\n# a comment\n"""A string that nothing reads."""\n')
+    edit("check_windows.py", "\n# a comment\n")
+    edit("longscale/__init__.py", '\n__version__ = "9.9.9"\n')
+    before = content(folder)
+    output = run(*RERUN)
+    assert "Nothing to be done" in output
+    assert "the code has changed" not in output
+    assert content(folder) == before
+
+
+def test_edited_code_reruns_nothing_unless_asked_to_and_is_told(edited):
+    folder, edit, run = edited
+    edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
+    before = content(folder)
+    for arguments in [(), ("--dry-run",), ()]:
+        output = run(*arguments)
+        assert "Nothing to be done" in output
+        told = [line for line in output.splitlines() if "the code has changed" in line]
+        assert len(told) == 1
+        assert "longscale.variants.windows" in told[0]
+        assert re.search(r"rules .*assign_splits.* check_windows", told[0])
+        assert "prepare_variants" not in told[0]
+        assert content(folder) == before
+
+
+def test_asked_to_exactly_the_rules_that_use_it_run_again(edited):
+    folder, edit, run = edited
+    edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
+    before = content(folder)
+    planned = rules_run(run("--dry-run", *RERUN))
+    assert content(folder) == before
+    assert "Nothing to be done" in run()
+    ran = rules_run(run(*RERUN))
+    assert sorted(ran) == sorted(planned)
+    assert sorted(planned) == ["assign_splits"] * 2 + ["check_windows"] * 2
+    assert "Nothing to be done" in run()
+    assert "Nothing to be done" in run(*RERUN)
+
+
+def test_what_is_asked_for_but_cut_short_is_done_by_the_next_run(edited):
+    _, edit, run = edited
+    edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
+    assert set(rules_run(run("--until", "check_windows", *RERUN))) == {"check_windows"}
+    output = run()
+    assert set(rules_run(output)) == {"assign_splits"}
+    assert "the code has changed" not in output
+    assert "Nothing to be done" in run()
+
+
+def test_accepted_code_is_not_told_again(edited):
+    _, edit, run = edited
+    edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
+    run("--dry-run", "--config", "on_code_change=accept")
+    assert "the code has changed" in run("--dry-run")
+    assert "Nothing to be done" in run("--config", "on_code_change=accept")
+    output = run(*RERUN)
+    assert "Nothing to be done" in output
+    assert "the code has changed" not in output
+
+
+def test_results_without_a_record_of_their_code_stay_and_are_followed_from_then_on(edited):
+    folder, edit, run = edited
+    (folder / "results/test/code.json").unlink()
+    edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
+    assert "Nothing to be done" in run("--dry-run", *RERUN)
+    assert not (folder / "results/test/code.json").exists()
+    assert "Nothing to be done" in run(*RERUN)
+    edit("longscale/variants/windows.py", "\nMORE = 1\n")
+    ran = rules_run(run("--dry-run", *RERUN))
+    assert set(ran) == {"check_windows", "assign_splits"}
+
+
+def test_a_broken_record_of_the_code_is_one_sentence(edited):
+    folder, _, run = edited
+    (folder / "results/test/code.json").write_text("{")
+    code, output = run(check=False)
+    assert code != 0
+    assert "code.json: not readable as the record of the code" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from job import model_job
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
     import torch
 
-    from longscale.config import digest
     from longscale.evaluation.mlm import arm_flags, encode_documents, passes_of, score_arms
     from longscale.evaluation.mlm_scores import write_mlm_scores
     from longscale.evaluation.multipliers import read_measured
@@ -17,7 +16,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.gau_alpha import GAUAlphaForMaskedLM
     from longscale.models.tokenizer import read_tokenizer
-    from longscale.provenance import collect_provenance
+    from longscale.provenance import collect_provenance, digest
     from longscale.tasks.corpora import read_documents
 
     folder = Path(snakemake.input.model[0]).parent

@@ -10,7 +10,6 @@ from job import model_job
 with model_job(snakemake, snakemake.params.threads) as report:
     import torch
 
-    from longscale.config import digest
     from longscale.evaluation.multipliers import ALIBI, MATCHED_RULE, read_measured
     from longscale.evaluation.scores import write_scores
     from longscale.evaluation.scoring import score_variants
@@ -18,7 +17,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     from longscale.genome.sequence import Genome
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.tokenizer import load_tokenizer
-    from longscale.provenance import collect_provenance
+    from longscale.provenance import collect_provenance, digest
     from longscale.training.protocols import PROTOCOLS
     from longscale.variants.windows import require_windows
 

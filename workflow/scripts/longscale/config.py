@@ -7,8 +7,6 @@ default unless it is required.
 import copy
 import difflib
 import glob
-import hashlib
-import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -344,9 +342,3 @@ def check_recipe(config: dict, name: str) -> None:
                 f"{name}: tasks.{task} has source simulated, but the recipe {recipe} has no such"
                 f" task (it has: {', '.join(known)})"
             )
-
-
-def digest(config: Any) -> str:
-    """SHA-256 of a configuration (or a part of it), independent of the order of keys."""
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()

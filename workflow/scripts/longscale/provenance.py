@@ -4,9 +4,11 @@ numbers.
 
 import functools
 import hashlib
+import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import longscale
 
@@ -32,3 +34,9 @@ def collect_provenance() -> dict:
         "machine": platform.machine(),
         "packages": {name: version(name) for name in PACKAGES},
     }
+
+
+def digest(config: Any) -> str:
+    """SHA-256 of a configuration (or a part of it), independent of the order of keys."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()

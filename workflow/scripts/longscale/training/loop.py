@@ -19,9 +19,9 @@ from transformers import (
     TrainingArguments,
 )
 
-from longscale.config import digest
 from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
+from longscale.provenance import digest
 
 NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
 NOT_LEARNED = "not_learned"
