@@ -1,5 +1,5 @@
 # What the rules of the masked-LM branch read, and what of it is asked for.
-from longscale.attention.positions import POSITION_SCHEMES
+from longscale.arms import asked_arms, mlm_arms
 from longscale.attention.rules import LENGTH_RULES
 
 TRAINED = "{corpus}/{model}/{train_length}/{attention}/{scheme}/seed{seed}"
@@ -24,59 +24,26 @@ def mlm_published_tokenizer(wildcards):
     return mlm_published(wildcards, "tokenizer.json")
 
 
-def applies(scheme, trained_scheme):
-    """Whether a checkpoint can be scored with a scheme: its own, or a training-free one on RoPE."""
-    trained_in = POSITION_SCHEMES[scheme].trained
-    return scheme == trained_scheme or (trained_scheme == "rope" and not trained_in)
-
-
-def mlm_arms(attention, trained_scheme, seed, protocol, length):
-    """Scheme and rule of every arm that a checkpoint is scored with in a cell, in order."""
-    cell = {
-        "attentions": attention,
-        "seeds": int(seed),
-        "protocols": protocol,
-        "lengths": int(length),
-    }
-    rows = [
-        row for row in MLM["arms"] if all(row[k] is None or v in row[k] for k, v in cell.items())
-    ]
-    arms = [(scheme, rule) for row in rows for scheme in row["schemes"] for rule in row["rules"]]
-    return list(dict.fromkeys(arm for arm in arms if applies(arm[0], trained_scheme)))
-
-
 def cell_arms(wildcards):
     """The arms of one score file."""
     return mlm_arms(
+        MLM,
         wildcards.attention,
         wildcards.scheme,
-        wildcards.seed,
+        int(wildcards.seed),
         wildcards.mlm_protocol,
-        wildcards.length,
+        int(wildcards.length),
     )
-
-
-def asked_arms(attention, trained_scheme):
-    """Every arm that checkpoints of a kind are scored with, in any cell."""
-    seeds = sorted({seed for row in MLM["trainings"] for seed in row["seeds"]})
-    arms = [
-        arm
-        for seed in seeds
-        for protocol in MLM["protocols"]
-        for length in MLM["lengths"]
-        for arm in mlm_arms(attention, trained_scheme, seed, protocol, length)
-    ]
-    return list(dict.fromkeys(arms))
 
 
 def asked_rules(attention, trained_scheme):
     """The rules among them: attention entropy is measured under each."""
-    return list(dict.fromkeys(arm[1] for arm in asked_arms(attention, trained_scheme)))
+    return list(dict.fromkeys(arm[1] for arm in asked_arms(MLM, attention, trained_scheme)))
 
 
 def matched_schemes(attention, trained_scheme):
     """The schemes for which multipliers are measured."""
-    arms = asked_arms(attention, trained_scheme)
+    arms = asked_arms(MLM, attention, trained_scheme)
     return list(dict.fromkeys(arm[0] for arm in arms if LENGTH_RULES[arm[1]].measured))
 
 
@@ -127,7 +94,9 @@ def mlm_score_files():
         for training in mlm_trainings()
         for protocol in MLM["protocols"]
         for length in MLM["lengths"]
-        if mlm_arms(training["attention"], training["scheme"], training["seed"], protocol, length)
+        if mlm_arms(
+            MLM, training["attention"], training["scheme"], training["seed"], protocol, length
+        )
     ]
     return list(dict.fromkeys(files))
 
