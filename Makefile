@@ -1,10 +1,11 @@
 # make demo, make test: each sets up what it needs (a virtual environment in .venv) and runs.
 PYTHON ?= python3
 CORES ?= 2
+CONFIG ?= config/config.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo test test-unit test-e2e lint format dag clean
+.PHONY: help install install-dev demo plan test test-unit test-e2e lint format dag clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +30,10 @@ demo: .venv/installed ## the whole workflow on simulated data, no network, about
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --cores 1 --report results/report.html
 	@$(BIN)/python workflow/scripts/show_table.py results/tables/auroc.tsv results/tables/mlm.tsv
+
+plan: .venv/installed ## what a run would still do: make plan CONFIG=config/grch38.yaml (downloads, jobs, disk, hours)
+	@$(BIN)/python workflow/scripts/plan.py $(CONFIG) $(if $(SAVE),--save $(SAVE)) \
+		$(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
 

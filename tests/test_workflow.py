@@ -536,6 +536,69 @@ def test_a_broken_record_of_the_code_is_one_sentence(edited):
     assert "Traceback" not in output
 
 
+def plan(folder, config, *arguments, root=ROOT):
+    """What `make plan` prints in `folder`, and its exit code."""
+    command = [sys.executable, root / "workflow/scripts/plan.py", config, *arguments]
+    done = subprocess.run(
+        list(map(str, command)), cwd=folder, text=True, capture_output=True, check=False
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def counted(output):
+    """Jobs of each rule in a plan or a dry run, those of `all` left out."""
+    rule = r"(?P<rule>(?!all|total)[a-z]+_\w+|pretrain|finetune)"
+    in_dry_run, in_plan = rf"^{rule} +(?P<n>\d+)$", rf"(?<=[ ,] )(?P<n>\d+) {rule}(?=,|$)"
+    found = [m for form in (in_dry_run, in_plan) for m in re.finditer(form, output, re.MULTILINE)]
+    return {match["rule"]: int(match["n"]) for match in found}
+
+
+@pytest.mark.parametrize("config", ["config/grch38.yaml", "config/mlm.yaml"])
+def test_a_study_is_planned_before_it_begins(tmp_path, config):
+    code, text = plan(tmp_path, ROOT / config)
+    assert code == 0
+    dry_run = snakemake(tmp_path, "--dry-run", "--quiet", "rules", configs=(config,))
+    assert counted(text) == counted(dry_run)
+    total = sum(counted(dry_run).values())
+    assert f"{total} jobs to do, 0 finished" in text
+    assert "With GPUs: about" in text
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_plan_counts_what_is_left_and_learns_from_what_is_done(prepared, tmp_path):
+    folder, root = prepared
+    before = content(folder)
+    saved = tmp_path / "calibration.json"
+    code, text = plan(folder, root / "config/test.yaml", "--save", saved, root=root)
+    assert code == 0
+    dry_run = snakemake(folder, "--dry-run", "--quiet", "rules", root=root)
+    assert counted(text) == counted(dry_run)
+    assert "assign_splits" not in text
+    assert content(folder) == before
+    taught = {row["rule"] for row in json.loads(saved.read_text())["corrections"]}
+    assert {"prepare_variants", "assign_splits", "simulate_genome"} <= taught
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (None, "mine.yaml: no such configuration"),
+        ("a: [", "mine.yaml: not YAML"),
+        ("models: {}", "mine.yaml: models"),
+        ("- 1", "mine.yaml: not a configuration"),
+    ],
+)
+def test_a_plan_of_no_configuration_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    code, output = plan(tmp_path, path)
+    assert code == 1
+    assert output.startswith("error: ")
+    assert sentence in output
+    assert len(output.splitlines()) == 1
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -11,13 +11,23 @@ from typing import Any
 from longscale.errors import LongscaleError
 
 
+def device_used() -> str:
+    """Where this process has computed: the GPU's name, or the CPU."""
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.get_device_name()
+    return "the CPU"
+
+
 @contextmanager
 def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]]:
     """Run a script's body; yields `report`, which writes a timed line to the rule's log file.
 
-    `echo` also shows the lines on the screen (for what a person waits for). A `LongscaleError` is
+    `echo` also shows the lines on the screen (for what a person waits for). The last line says how
+    long it took and where: `make plan` reads it (longscale.calibration). A `LongscaleError` is
     written to the log and to the screen as one sentence, and the script exits with 1.
     """
+    started = time.monotonic()
     path = Path(str(snakemake.log))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", buffering=1) as log:
@@ -30,6 +40,7 @@ def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]
 
         try:
             yield report
+            report(f"done in {time.monotonic() - started:.1f} s on {device_used()}")
         except LongscaleError as error:
             print(f"error: {error}", file=log)
             print(f"\n{snakemake.rule}: error: {error}\n", file=sys.stderr, flush=True)

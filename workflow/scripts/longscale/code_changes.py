@@ -40,8 +40,8 @@ Record = dict[str, Entry]  # by the script's file name
 WHAT_FOLLOWS: Mapping[Mode, str] = {
     "keep": "finished results are kept (--config on_code_change=rerun makes them again, with -n it"
     " shows which; on_code_change=accept keeps them and ends this message)",
-    "rerun": "on_code_change is rerun: their finished results are made again, those that this run is"
-    " not asked for when they are next asked for",
+    "rerun": "on_code_change is rerun: their finished results are made again, those that this"
+    " run is not asked for when they are next asked for",
     "accept": "on_code_change is accept: finished results count as made with the present code",
 }
 

@@ -22,13 +22,16 @@ class LrbTask:
 
     filename: path inside the dataset repository. columns: our key -> the file's column.
     test_chromosomes: never trained on; "all" where every row is a test row. train_task: the task
-    whose checkpoints score this one, where it has no training rows of its own.
+    whose checkpoints score this one, where it has no training rows of its own. rows, megabytes:
+    training and test rows and the file's size, about, to plan with before it is there.
     """
 
     name: str
     filename: str
     columns: Mapping[str, str]
     test_chromosomes: tuple[str, ...] | Literal["all"]
+    rows: tuple[int, int]
+    megabytes: float
     train_task: str | None = None
     genome: str = "hg38"
 
@@ -59,18 +62,24 @@ LRB_TASKS = {
             "variant_effect_causal_eqtl/All_Tissues.csv",
             _EQTL_COLUMNS,
             ("chr9", "chr10"),
+            (88_717, 8_846),
+            7.0,
         ),
         LrbTask(
             "variant_effect_pathogenic_clinvar",
             "variant_effect_pathogenic/vep_pathogenic_coding.csv",
             PATHOGENIC_COLUMNS,
             ("chr8",),
+            (38_634, 1_018),
+            6.6,
         ),
         LrbTask(
             "variant_effect_pathogenic_omim",
             "variant_effect_pathogenic/vep_pathogenic_non_coding.csv",
             PATHOGENIC_COLUMNS,
             "all",
+            (0, 2_321_473),
+            369.0,
             train_task="variant_effect_pathogenic_clinvar",
         ),
         LrbTask(
@@ -78,6 +87,8 @@ LRB_TASKS = {
             "variant_effect_pathogenic/vep_pathogenic_non_coding_subset.csv",
             PATHOGENIC_COLUMNS,
             "all",
+            (0, 208_000),  # by its size, as no count is published
+            33.0,
             train_task="variant_effect_pathogenic_clinvar",
         ),
     )

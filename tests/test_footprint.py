@@ -1,0 +1,78 @@
+"""What a job downloads and stores."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from longscale.config import check_config, read_schema
+from longscale.footprint import Source, running_bytes, source_of, stored_bytes
+from longscale.workload import Study, parameters
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = "variant_effect_causal_eqtl/paired/dnabert2-117m/1000/dot/seed1"
+SIZES = {"GCA_000001405.15_GRCh38_genomic.fna.gz": 938e6}
+
+
+def read_study(name, results):
+    """A study of the repository, whose results are not there yet."""
+    config = yaml.safe_load((ROOT / "config" / name).read_text())
+    config = check_config(config, read_schema(ROOT / "config/schema.yaml"), name)
+    if config["genome"]["simulate"]:
+        config["genome"]["simulate"] = str(ROOT / "resources/simulated.yaml")
+    return Study(config, results)
+
+
+@pytest.fixture
+def full(tmp_path):
+    return read_study("grch38.yaml", tmp_path)
+
+
+def test_downloads_are_named_with_what_is_known_of_their_size(full):
+    fasta = source_of(full, "download_genome_file", "downloads/GRCh38.fna.gz", SIZES)
+    assert fasta.name.startswith("https://")
+    assert fasta.size == 938e6
+    report = source_of(full, "download_assembly_report", "downloads/x.assembly_report.txt", SIZES)
+    assert report == Source(full.config["genome"]["assembly_report"], None)
+    csv = "downloads/lrb/variant_effect_causal_eqtl.csv"
+    task = source_of(full, "download_task", csv, {})
+    assert "genomics-long-range-benchmark (main): variant_effect_causal_eqtl/All" in task.name
+    assert task.size == 7e6
+    model = source_of(full, "fetch_checkpoint", "checkpoints/dnabert2-117m/config.json", {})
+    assert "zhihan1996/DNABERT-2-117M" in model.name
+    assert model.size == pytest.approx(468e6, rel=0.02)
+    assert source_of(full, "finetune", f"finetune/{RUN}/config.json", {}) is None
+
+
+def test_local_files_and_folders_are_no_downloads_of_unknown_size(full, tmp_path):
+    config = copy.deepcopy(full.config)
+    path = tmp_path / "mine.fna.gz"
+    path.write_bytes(b"x" * 10)
+    config["genome"]["fasta"] = f"file://{path}"
+    config["models"]["dnabert2-117m"]["checkpoint"] = str(tmp_path)
+    study = Study(config, tmp_path)
+    assert source_of(study, "download_genome_file", "downloads/GRCh38.fna.gz", {}).size == 10
+    model = source_of(study, "fetch_checkpoint", "checkpoints/dnabert2-117m/config.json", {})
+    assert model.name == f"the folder {tmp_path} (copied)"
+
+
+def test_a_simulated_genome_is_not_downloaded(tmp_path):
+    demo = read_study("config.yaml", tmp_path)
+    assert source_of(demo, "download_genome_file", "downloads/simgenome.fna.gz", {}) is None
+    bp = 8 * 1010 * 1500
+    assert stored_bytes(demo, "convert_ncbi2ucsc", "genome/simgenome.fa", {}) == bp
+
+
+def test_what_is_stored_follows_from_models_and_rows(full):
+    weights = 4 * parameters(full.model("dnabert2-117m"))
+    path = f"finetune/{RUN}/config.json"
+    assert stored_bytes(full, "finetune", path, {}) == weights
+    assert running_bytes(full, "finetune", path) == 9 * weights
+    scores = f"scores/{RUN}/2000.parquet"
+    assert stored_bytes(full, "score_variants", scores, {}) == 8_846 * (12 + 4 * 7)
+    assert running_bytes(full, "score_variants", scores) == 0
+    checkpoint = "checkpoints/dnabert2-117m/config.json"
+    assert stored_bytes(full, "fetch_checkpoint", checkpoint, {}) == 2 * weights  # in the cache too
+    assert stored_bytes(full, "download_genome_file", "downloads/x.fna.gz", SIZES) == 938e6
+    assert stored_bytes(full, "build_tables", "tables/auroc.tsv", SIZES) == 0

@@ -1,0 +1,109 @@
+"""What a job downloads and what it stores, before it has run: sizes are estimates."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from longscale.tasks.lrb import LRB_REPOSITORY, LRB_TASKS
+from longscale.workload import Study, load_of, parameters
+
+BYTES = 4  # of a stored number
+TRAINING_BYTES = 12  # of a parameter in a checkpoint to resume from: weights and both moments
+KEPT_CHECKPOINTS = 3  # while a training runs: the two newest and the best
+KEY_BYTES = 12  # of a row of a score file: which variant it is
+PACKED = 4  # bases of a gzipped FASTA in one byte, about
+REMOTE = ("https://", "http://")
+
+
+class Source(NamedTuple):
+    """One thing to fetch: a URL, or what of which repository. `size` in bytes; None: not known."""
+
+    name: str
+    size: float | None
+
+
+def weights_bytes(study: Study, model: str) -> float:
+    """Size of a model's weights."""
+    return BYTES * parameters(study.model(model))
+
+
+def _url(url: str, sizes: Mapping[str, float]) -> Source:
+    local = Path(url.removeprefix("file://"))
+    if not url.startswith(REMOTE) and local.is_file():
+        return Source(url, local.stat().st_size)
+    return Source(url, sizes.get(url.rsplit("/", 1)[-1]))
+
+
+def _lrb(study: Study, task: str) -> Source:
+    row, revision = LRB_TASKS[task], study.config["tasks"][task]["revision"]
+    name = f"Hugging Face dataset {LRB_REPOSITORY} ({revision}): {row.filename}"
+    return Source(name, row.megabytes * 1e6)
+
+
+def _checkpoint(study: Study, model: str) -> Source:
+    entry = study.config["models"][model]
+    size = weights_bytes(study, model)
+    if Path(entry["checkpoint"]).is_dir():
+        return Source(f"the folder {entry['checkpoint']} (copied)", size)
+    return Source(f"Hugging Face model {entry['checkpoint']} ({entry['revision']})", size)
+
+
+def source_of(study: Study, rule: str, path: str, sizes: Mapping[str, float]) -> Source | None:
+    """What the job of `rule` that makes `path` (below the results) fetches from elsewhere, if so.
+
+    `sizes`: of known files, in bytes, by their names.
+    """
+    genome = study.config["genome"] or {}
+    keys = {
+        "download_md5checksums": "md5checksums",
+        "download_genome_file": "fasta",
+        "download_assembly_report": "assembly_report",
+    }
+    if rule in keys:
+        return _url(genome[keys[rule]], sizes) if genome[keys[rule]] else None
+    if rule == "download_task":
+        return _lrb(study, Path(path).stem)
+    if rule == "fetch_checkpoint":
+        return _checkpoint(study, path.split("/")[1])
+    if rule == "prepare_corpus" and study.config["corpora"][path.split("/")[1]]["source"] == (
+        "wanjuan"
+    ):
+        return Source("Hugging Face dataset of the corpus wanjuan", None)
+    return None
+
+
+def genome_bytes(study: Study, sizes: Mapping[str, float]) -> float:
+    """Size of the genome as text."""
+    genome = study.config["genome"]
+    if genome["simulate"] is not None:
+        recipe = study.recipe
+        return recipe["chromosomes"] * recipe["loci_per_chromosome"] * recipe["locus_bp"]
+    return PACKED * (_url(genome["fasta"], sizes).size or 0.0)
+
+
+def stored_bytes(study: Study, rule: str, path: str, sizes: Mapping[str, float]) -> float:
+    """What the finished job leaves on the disk; 0 for what is small whatever the study."""
+    load = load_of(study, rule, path)
+    if rule == "convert_ncbi2ucsc":
+        return genome_bytes(study, sizes)
+    if rule == "simulate_genome":
+        return genome_bytes(study, sizes) / PACKED
+    if rule == "score_variants":
+        task, protocol = path.split("/")[1:3]
+        row = KEY_BYTES + BYTES * len(study.config["study"]["rules"])
+        return study.rows(task, protocol).test * row
+    if load and load.trains:
+        return weights_bytes(study, load.model)
+    source = source_of(study, rule, path, sizes)
+    if source is None:
+        return 0.0
+    # What comes from the hub lies in its cache, too.
+    return (source.size or 0.0) * (2 if source.name.startswith("Hugging Face") else 1)
+
+
+def running_bytes(study: Study, rule: str, path: str) -> float:
+    """What a training needs beside, while it runs."""
+    load = load_of(study, rule, path)
+    if not (load and load.trains):
+        return 0.0
+    return KEPT_CHECKPOINTS * TRAINING_BYTES * parameters(study.model(load.model))
