@@ -494,6 +494,42 @@ def test_asked_to_exactly_the_rules_that_use_it_run_again(edited):
     assert "Nothing to be done" in run(*RERUN)
 
 
+@pytest.mark.parametrize(
+    ("module", "rules"),
+    [
+        (
+            "longscale/training/pretrain.py",
+            "pretrain finetune measure_entropy score_variants build_tables plot_auroc",
+        ),
+        (
+            "longscale/training/mlm.py",
+            "train_mlm measure_attention score_mlm score_mlm_longest build_mlm_table plot_mlm",
+        ),
+        ("longscale/report/plots.py", "plot_auroc plot_documents plot_mlm"),
+        ("longscale/config.py", ""),
+    ],
+)
+def test_an_edit_of_a_module_concerns_the_rules_that_use_it_and_no_others(
+    finished, prepared, tmp_path, module, rules
+):
+    """Of a finished run of everything: the rules that use the module, and what reads from them."""
+    folder, (_, root) = tmp_path / "run", prepared
+    shutil.copytree(finished[0], folder)
+    # The copy of the workflow reads the recipe that the run was made with.
+    recipe = {"genome": {"simulate": str(ROOT / "resources/simulated.yaml")}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    configs = ("config/test.yaml", tmp_path / "recipe.yaml")
+    path, dry_run = root / "workflow/scripts" / module, ("--dry-run", *RERUN)
+    text = path.read_text()
+    assert "Nothing to be done" in snakemake(folder, *dry_run, configs=configs, root=root)
+    path.write_text(text + "\nEXTRA = 1\n")
+    try:
+        found = rules_run(snakemake(folder, *dry_run, configs=configs, root=root))
+    finally:
+        path.write_text(text)
+    assert set(found) - {"all"} == set(rules.split())
+
+
 def test_what_is_asked_for_but_cut_short_is_done_by_the_next_run(edited):
     _, edit, run = edited
     edit("longscale/variants/windows.py", "\nEXTRA = 1\n")
