@@ -524,10 +524,11 @@ def draw_attention_maps(maps: Mapping[str, np.ndarray], heading: str = "") -> Fi
         for axes, values, name in zip(panels[2 * layer :], pair, ("before", "after"), strict=False):
             image = axes.imshow(values, interpolation="nearest", **_map_style(values))
             figure.colorbar(image, ax=axes, pad=0.02)
-            axes.set_title(f"layer {layer}, {name} RoPE", loc="left")
+            axes.set_title(f"layer {layer}, {name}", loc="left")
             axes.set_xticks([0, values.shape[1] - 1])
             axes.set_yticks([0, values.shape[0] - 1])
     _label_outer(panels[: 2 * len(before)], "Key", "Query")
+    heading = f"{heading}\nlogits of queries and keys before and after RoPE".strip()
     figure.suptitle(heading, fontsize=8, x=0.01, ha="left", linespacing=1.5)
     return figure
 
