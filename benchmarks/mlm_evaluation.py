@@ -64,11 +64,11 @@ def build(name: str) -> GAUAlphaForMaskedLM:
 
 
 def rotate(x: torch.Tensor) -> torch.Tensor:
-    """RoPE, as the original code has it."""
+    """RoPE, as the original code has it; angles of thousands of radians in float64, as ours."""
     n, d = x.shape[-2:]
-    angles = torch.arange(n)[:, None] * 10000.0 ** (-2 * torch.arange(d // 2) / d)
+    angles = torch.arange(n).double()[:, None] * 10000.0 ** (-2 * torch.arange(d // 2).double() / d)
     even, odd = x[..., 0::2], x[..., 1::2]
-    cos, sin = angles.cos(), angles.sin()
+    cos, sin = angles.cos().float(), angles.sin().float()
     return torch.cat([even * cos - odd * sin, even * sin + odd * cos], dim=-1)
 
 

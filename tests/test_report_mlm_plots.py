@@ -348,11 +348,11 @@ def test_attention_maps_hold_every_layer_before_and_after(layers):
                     strict=True))  # fmt: skip
     figure = draw_attention_maps(maps)
     assert sorted(titles(figure)) == sorted(
-        f"layer {layer}, {when} RoPE" for layer in range(layers) for when in maps
+        f"layer {layer}, {when}" for layer in range(layers) for when in maps
     )
     for layer in range(layers):
         for when in maps:
-            (image,) = panel(figure, f"layer {layer}, {when} RoPE").images
+            (image,) = panel(figure, f"layer {layer}, {when}").images
             np.testing.assert_array_equal(image.get_array(), maps[when][layer])
             low, high = image.get_clim()
             assert low == -high == -np.abs(maps[when][layer]).max()
@@ -361,7 +361,7 @@ def test_attention_maps_hold_every_layer_before_and_after(layers):
 def test_maps_without_negative_values_use_all_colours():
     maps = {"before": 3 + np.eye(4)[None], "after": np.eye(4)[None]}
     figure = draw_attention_maps(maps)
-    assert [panel(figure, f"layer 0, {when} RoPE").images[0].get_clim() for when in maps] == [
+    assert [panel(figure, f"layer 0, {when}").images[0].get_clim() for when in maps] == [
         (3, 4),
         (0, 1),
     ]

@@ -269,23 +269,23 @@ def plot_rule_gain(table: pd.DataFrame, folder: str | Path) -> list[Path]:
 def draw_rule_gain(rows: pd.DataFrame) -> Figure:
     """Accuracy at one length as a matrix of schemes x rules, with the verdicts as marks.
 
-    A panel per attention and training length; a line parts training-free schemes from trained-in
-    ones. `rows` are of one corpus, model, protocol and length.
+    A panel per attention and training length, below each other; a line parts training-free schemes
+    from trained-in ones. `rows` are of one corpus, model, protocol and length.
     """
     rows = rows.assign(trained_in=is_trained_in(rows))
     panels = [block for _, block in rows.groupby(["train_length", "attention"], sort=False)]
-    lines = max(block[["trained_in", "scheme"]].drop_duplicates().shape[0] for block in panels)
-    columns = _columns(len(panels), most=2)
+    lines = [block[["trained_in", "scheme"]].drop_duplicates().shape[0] for block in panels]
     rules = sort_names(rows["rule"])
-    size = (1.2 + max(2.4, 0.46 * len(rules)), 1.1 + 0.17 * lines)
-    figure, grid = _new_figure([len(panels)], columns, size, legend=0.8, share=False)
+    inches = (2.4 + max(2.4, 0.46 * len(rules)), 1.6 + 0.3 * len(panels) + 0.17 * sum(lines))
+    figure = Figure(inches, layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=lines)[:, 0]
     scale = mpl.colors.Normalize(0, np.nanmax(rows["accuracy"].to_numpy(float), initial=0.1))
     for block, axes in zip(panels, grid, strict=True):
         _draw_matrix(axes, block, rules, scale)
-        axes.set_ylim(lines - 0.5, -0.5)  # lines of the same height in all panels
+        axes.tick_params(length=0, labeltop=axes is grid[0], labelbottom=False)
     colours = mpl.cm.ScalarMappable(scale, "cividis")
-    bar = {"aspect": 30, "pad": 0.01, "shrink": 1 / math.ceil(len(panels) / columns)}
-    figure.colorbar(colours, ax=grid, label="Accuracy", anchor=(0, 1), **bar)
+    figure.colorbar(colours, ax=grid, label="Accuracy", anchor=(0, 1), aspect=30, shrink=0.6)
     first = rows.iloc[0]
     _write_heading(figure, rows, f"read at {first['length']:,} tokens", bands=False)
     figure.supxlabel(
@@ -328,7 +328,6 @@ def _draw_matrix(
     labels = [f"{scheme} (trained in)" if trained else scheme for trained, scheme in schemes]
     axes.set_yticks(range(len(schemes)), labels)
     axes.set_xticks(range(len(rules)), rules, rotation=30, ha="left", rotation_mode="anchor")
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     first = block.iloc[0]
     axes.set_title(f"{first['attention']}, trained at {first['train_length']:,}", loc="left")
@@ -524,10 +523,11 @@ def draw_attention_maps(maps: Mapping[str, np.ndarray], heading: str = "") -> Fi
         for axes, values, name in zip(panels[2 * layer :], pair, ("before", "after"), strict=False):
             image = axes.imshow(values, interpolation="nearest", **_map_style(values))
             figure.colorbar(image, ax=axes, pad=0.02)
-            axes.set_title(f"layer {layer}, {name} RoPE", loc="left")
+            axes.set_title(f"layer {layer}, {name}", loc="left")
             axes.set_xticks([0, values.shape[1] - 1])
             axes.set_yticks([0, values.shape[0] - 1])
     _label_outer(panels[: 2 * len(before)], "Key", "Query")
+    heading = f"{heading}\nlogits of queries and keys before and after RoPE".strip()
     figure.suptitle(heading, fontsize=8, x=0.01, ha="left", linespacing=1.5)
     return figure
 
