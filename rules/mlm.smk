@@ -2,6 +2,7 @@
 rule prepare_corpus:
     input:
         fasta=corpus_genome,
+        texts=corpus_texts,
     output:
         documents=results("corpora/{corpus}/documents.parquet"),
         rejected=results("corpora/{corpus}/rejected.tsv"),

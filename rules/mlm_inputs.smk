@@ -1,6 +1,7 @@
 # What the rules of the masked-LM branch read, and what of it is asked for.
 from longscale.arms import asked_arms, mlm_arms
 from longscale.attention.rules import LENGTH_RULES
+from longscale.files import TEXT_SUFFIXES, matching_files
 
 TRAINED = "{corpus}/{model}/{train_length}/{attention}/{scheme}/seed{seed}"
 LONGEST = max(MLM["lengths"])
@@ -11,6 +12,13 @@ def corpus_genome(wildcards):
     """The genome, for a corpus that is made of it."""
     genome = config["corpora"][wildcards.corpus]["source"] == "genome"
     return genome_files()["fasta"] if genome else []
+
+
+def corpus_texts(wildcards):
+    """The user's files, for a corpus that is made of them: it is made again where they change."""
+    corpus = config["corpora"][wildcards.corpus]
+    is_file = corpus["source"] == "file" and corpus["path"]
+    return list(map(str, matching_files(corpus["path"], TEXT_SUFFIXES))) if is_file else []
 
 
 def mlm_published(wildcards, name="model.safetensors"):

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from longscale.files import atomic_folder, atomic_path, checksum
+from longscale.files import atomic_folder, atomic_path, checksum, matching_files
 
 
 class StoppedError(Exception):
@@ -99,3 +99,22 @@ def test_checksum_is_that_of_the_whole_content(tmp_path, algorithm, content):
     path = tmp_path / "x"
     path.write_bytes(content)
     assert checksum(path, algorithm) == hashlib.new(algorithm, content).hexdigest()
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("a.txt", ["a.txt"]),
+        ("", ["a.txt", "b.jsonl", "below/c.txt"]),
+        ("*.txt", ["a.txt"]),
+        ("**/*.txt", ["a.txt", "below/c.txt"]),
+        ("*.md", ["d.md"]),
+        ("absent", []),
+    ],
+)
+def test_a_file_a_folder_and_a_pattern_stand_for_files(tmp_path, path, found):
+    (tmp_path / "below").mkdir()
+    for name in ("a.txt", "b.jsonl", "below/c.txt", "d.md"):
+        (tmp_path / name).touch()
+    files = matching_files(f"{tmp_path}/{path}", (".txt", ".jsonl"))
+    assert files == sorted(tmp_path / name for name in found)

@@ -364,6 +364,25 @@ def test_a_genome_as_text(tmp_path):
     assert test.str.startswith("chr7:").all()
 
 
+def test_own_text_as_documented_is_read_again_where_it_changes(tmp_path):
+    page = (ROOT / "docs/mlm.md").read_text()
+    whole = re.search(r"^A whole configuration.*?```yaml\n(.*?)```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "own.yaml").write_text(whole[1])
+    rng = np.random.default_rng(1)
+    texts = tmp_path / "texts"
+    texts.mkdir()
+    for number in range(10):
+        (texts / f"{number}.txt").write_text("".join(rng.choice(list("abcdefgh \n"), 700)))
+    corpus = "results/my_text/corpora/my_text/documents.parquet"
+    own = (tmp_path / "own.yaml",)
+    assert rules_run(snakemake(tmp_path, corpus, configs=own)) == ["prepare_corpus"]
+    assert rules_run(snakemake(tmp_path, corpus, configs=own)) == []
+    (texts / "10.txt").write_text("".join(rng.choice(list("abcdefgh \n"), 900)))
+    assert rules_run(snakemake(tmp_path, corpus, configs=own)) == ["prepare_corpus"]
+    assert len(pd.read_parquet(tmp_path / corpus)) == 11
+    assert "train_mlm" in rules_run(snakemake(tmp_path, "--dry-run", configs=own))
+
+
 def test_the_masked_lm_study_is_planned_without_a_genome(tmp_path):
     output = snakemake(tmp_path, "--dry-run", configs=("config/mlm.yaml",))
     counts = dict(re.findall(r"^(\w+) +(\d+)$", output, flags=re.MULTILINE))

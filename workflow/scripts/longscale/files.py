@@ -1,11 +1,28 @@
 """Files that appear whole or not at all, and their checksums."""
 
+import glob
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+TEXT_SUFFIXES = (".txt", ".jsonl")
+"""Of the documents of a user's own corpus."""
+
+
+def matching_files(path: str | Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The files that `path` stands for, absolute and sorted: itself, those that a pattern matches,
+    or those with one of `suffixes` in a folder and below it.
+    """
+    if Path(path).is_dir():
+        found = [p for p in Path(path).rglob("*") if p.suffix in suffixes]
+    else:
+        # Path.glob takes no absolute pattern.
+        matches = glob.glob(str(path), recursive=True)  # noqa: PTH207
+        found = [Path(path)] if Path(path).exists() else [Path(match) for match in matches]
+    return sorted(file.absolute() for file in found if file.is_file())
 
 
 def _part_path(path: Path) -> Path:

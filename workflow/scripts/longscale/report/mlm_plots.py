@@ -38,6 +38,7 @@ from longscale.report.plots import (
 )
 
 PANEL = (2.1, 1.8)  # inches
+HEADING_WIDTH = 6.0  # inches: what a heading and a legend beside it need
 TRAINING_LINE = {"color": GREY, "linewidth": 1, "linestyle": ":"}
 SCHEME_RULES = {"none": "-", "infoscale": "--"}
 LOSS_LINE = {"linewidth": 0.8}
@@ -566,7 +567,8 @@ def _new_figure(
     them, in inches. With `share` all panels have the same scales.
     """
     lines = [math.ceil(count / columns) for count in blocks]
-    inches = (legend + size[0] * columns, 0.7 + size[1] * sum(lines))
+    width = max(HEADING_WIDTH, legend + size[0] * columns)
+    inches = (width, 0.7 + size[1] * sum(lines))
     figure = Figure(inches, layout="constrained")
     FigureCanvasAgg(figure)
     shape = (sum(lines), columns)

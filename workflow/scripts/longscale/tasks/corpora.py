@@ -54,6 +54,8 @@ half of a surrogate pair, which no file can hold; `repeated_id`: the name is ano
 `shares_text_with_a_held_out_document`: true of a part of it, which is cut out, and what is left in
 between may be too short to train on."""
 
+SHOWN_UNREADABLE = 5  # in the log; rejected.tsv has all
+
 DEFAULTS: dict[str, Any] = {
     "path": None,
     "revision": "main",
@@ -102,6 +104,8 @@ def prepare_corpus(
         f"{entry['source']}: {len(collected.candidates):,} documents,"
         f" {len(collected.rejected):,} unreadable"
     )
+    for row in collected.rejected[:SHOWN_UNREADABLE]:
+        report(f"  unreadable: {row.document}: {row.reason}")
     kept, rejected = sift_documents(collected, train_length)
     eligible = [row for row, c in enumerate(kept) if c.splits != TRAIN and len(c.text) >= longest]
     selection = _select(entry, collected, kept, eligible, rejected, longest)
@@ -239,7 +243,7 @@ def _select(
     if select == "lines" and not collected.listed:
         raise LongscaleError("select: 'lines' is for source 'wanjuan', which has such a list")
     if select != "lines":
-        _check_enough(entry, kept, eligible, longest)
+        _check_enough(entry, kept, eligible, rejected, longest)
     listed = []
     if select == "lines":
         places = {kept[row].name: place for place, row in enumerate(eligible)}
@@ -265,7 +269,11 @@ def _select(
 
 
 def _check_enough(
-    entry: Mapping[str, Any], kept: Sequence[Candidate], eligible: Sequence[int], longest: int
+    entry: Mapping[str, Any],
+    kept: Sequence[Candidate],
+    eligible: Sequence[int],
+    rejected: Sequence[Rejected],
+    longest: int,
 ) -> None:
     """LongscaleError where the documents that are long enough are fewer than those asked for."""
     test, dev = entry["test_documents"], entry["dev_documents"]
@@ -273,11 +281,14 @@ def _check_enough(
         raise LongscaleError(f"test_documents is {test}: at least one document must be tested on")
     if len(eligible) < test + dev:
         could = sum(candidate.splits != TRAIN for candidate in kept)
+        counts = _count_reasons(rejected)
+        unused = ", ".join(f"{count:,} {reason}" for reason, count in counts.items())
+        unused = f"; not used: {unused}" if unused else ""
         raise LongscaleError(
             f"source {entry['source']!r}: {len(eligible)} of {could} documents have at least "
             f"{longest:,} characters, but {test + dev} must be held out (test_documents {test}, "
-            f"dev_documents {dev}); give more or longer documents (a .txt file is one), or ask for "
-            "fewer or for shorter lengths"
+            f"dev_documents {dev}){unused}; give more or longer documents (a .txt file is one), or "
+            "ask for fewer or for shorter lengths"
         )
 
 

@@ -5,7 +5,6 @@ What it cannot read goes to the ledger. Lengths, duplicates and the choice of te
 the business of `tasks.corpora` and `tasks.selection`.
 """
 
-import glob
 import json
 import os
 import platform
@@ -18,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from longscale.errors import LongscaleError
+from longscale.files import TEXT_SUFFIXES, matching_files
 from longscale.genome.hub import hub_file
 from longscale.genome.sequence import ANY_BASE, Genome
 
@@ -199,20 +199,14 @@ def collect_file(entry: Mapping[str, Any], fasta: str | None) -> Collected:  # n
 
 def _user_files(path: str) -> list[Path]:
     """The files that `path` stands for, sorted; LongscaleError where there are none."""
-    if Path(path).is_dir():
-        found = [p for p in Path(path).rglob("*") if p.suffix in (".txt", ".jsonl")]
-    else:
-        # Path.glob takes no absolute pattern.
-        matches = glob.glob(path, recursive=True)  # noqa: PTH207
-        found = [Path(path)] if Path(path).exists() else [Path(match) for match in matches]
-    files = sorted(file.absolute() for file in found if file.is_file())
+    files = matching_files(path, TEXT_SUFFIXES)
     if not files:
         raise LongscaleError(
             f"{path}: no .txt or .jsonl file is there; path must be such a file, a folder that "
             "holds some, or a pattern"
         )
     for file in files:
-        if file.suffix not in (".txt", ".jsonl"):
+        if file.suffix not in TEXT_SUFFIXES:
             raise LongscaleError(
                 f"{file}: a corpus is read from .txt files (a document each) and .jsonl files "
                 "(a JSON object with `text` per line), not from this one"
