@@ -121,7 +121,7 @@ def test_every_kind_of_job_has_work(study):
         ("pretrain", ("pretrain", "steps"), 800),
         ("pretrain", ("pretrain", "batch_size"), 128),
         ("finetune", ("finetune", "epochs"), 8),
-        ("train_mlm", ("mlm", "train", "steps"), 1200),
+        ("train_mlm", ("mlm", "train", "steps"), 1400),
         ("train_mlm", ("mlm", "train", "batch_size"), 128),
         ("score_mlm", ("mlm", "evaluation", "groups"), 2),
         ("score_mlm", ("corpora", "cpython-docs", "test_documents"), 24),
