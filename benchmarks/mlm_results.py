@@ -24,7 +24,14 @@ from longscale.evaluation.mlm_records import (
     read_histories,
     read_measurements,
 )
-from longscale.evaluation.mlm_table import MLM_ARM_FLAGS, read_mlm_table, sort_mlm_arms
+from longscale.evaluation.mlm_table import (
+    MLM_ARM_FLAGS,
+    is_trained_in,
+    read_mlm_table,
+    sort_mlm_arms,
+)
+from longscale.report.plots import is_hollow
+from longscale.training.loop import NOT_LEARNED
 
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN_LENGTHS = [64, 256, 1024, 4096]
@@ -46,13 +53,13 @@ class Study:
 
 def cell(row: pd.Series) -> str:
     """Accuracy in %, with a star where a flag concerns the arm itself."""
-    flagged = set(str(row["flags"]).split(";")) & set(MLM_ARM_FLAGS)
-    return "-" if row["n"] == 0 else f"{100 * row['accuracy']:.1f}{'*' if flagged else ''}"
+    star = "*" if is_hollow(row["flags"], MLM_ARM_FLAGS) else ""
+    return "-" if row["n"] == 0 else f"{100 * row['accuracy']:.1f}{star}"
 
 
 def kept(row: pd.Series) -> str:
-    """What is retained in %, with its interval."""
-    if pd.isna(row["retained"]):
+    """What is retained in %, with its interval; nothing of what was never learned."""
+    if pd.isna(row["retained"]) or NOT_LEARNED in row["flags"]:
         return "-"
     interval = f" [{100 * row['retained_lo']:.0f}, {100 * row['retained_hi']:.0f}]"
     return f"{100 * row['retained']:.0f}{'' if pd.isna(row['retained_lo']) else interval}"
@@ -70,9 +77,8 @@ def lengths_table(study: Study, corpus: str) -> pd.DataFrame:
         line = {"attention": attention, "rule": rule, "seeds": at["seeds"].max()}
         line |= {f"{length:,}": cell(at.loc[length]) for length in SHOWN_LENGTHS}
         longest = at.loc[at.index.max()]
-        lines.append(
-            line | {"retained [95%]": kept(longest), "verdict at the longest": longest["verdict"]}
-        )
+        verdict = "-" if NOT_LEARNED in longest["flags"] else longest["verdict"]
+        lines.append(line | {"retained [95%]": kept(longest), "verdict at the longest": verdict})
     return pd.DataFrame(lines)
 
 
@@ -80,11 +86,12 @@ def schemes_table(study: Study, corpus: str) -> pd.DataFrame:
     """Every scheme of the dot product with some rules, at two lengths."""
     rows = study.table
     rows = rows[(rows["corpus"] == corpus) & (rows["attention"] == "dot")]
+    rows = rows.assign(trained_in=is_trained_in(rows))
     lines = []
-    for (trained, scheme), own in rows.groupby(["trained_scheme", "scheme"], sort=False):
+    for (trained_in, scheme), own in rows.groupby(["trained_in", "scheme"], sort=False):
         line = {
             "scheme": scheme,
-            "trained in": "yes" if trained == scheme != "rope" else "no",
+            "trained in": "yes" if trained_in else "no",
             "seeds": own.loc[own["rule"] == "none", "seeds"].max(),
         }
         for length in (1024, 4096):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from scipy.stats import entropy
 
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForSequenceClassification
@@ -359,14 +360,16 @@ def test_a_loss_that_is_not_finite_is_one_sentence_with_the_key_to_change():
 
 
 @pytest.mark.parametrize(
-    ("losses", "learned"),
+    ("losses", "positives", "learned"),
     [
-        ([0.6931, 0.6936], False),
-        ([0.6931, 0.5], True),
-        ([0.6865, 0.7], False),  # within 1% of ln 2
-        ([], False),
+        ([0.6931, 0.6936], 0.5, False),
+        ([0.6931, 0.5], 0.5, True),
+        ([0.6865, 0.7], 0.5, False),  # within 1% of ln 2
+        ([0.33], 0.1, False),  # a constant answer reaches .325 here
+        ([0.30], 0.1, True),
+        ([], 0.5, False),
     ],
 )
-def test_a_loss_no_better_than_without_the_input_is_no_learning(losses, learned):
+def test_a_loss_no_better_than_without_the_input_is_no_learning(losses, positives, learned):
     history = [{"loss": 1.0}, *({"eval_loss": loss} for loss in losses)]
-    assert has_learned(history, math.log(2)) is learned
+    assert has_learned(history, entropy([1 - positives, positives])) is learned
