@@ -105,16 +105,20 @@ def measured_multipliers(wildcards):
 
 def score_files():
     """Every score file of the study."""
-    return expand(
-        results(f"scores/{RUN}/{{eval_bp}}.parquet"),
-        task=STUDY["tasks"],
-        protocol=STUDY["protocols"],
-        model=STUDY["models"],
-        train_bp=STUDY["train_bp"],
-        attention=STUDY["attentions"],
-        seed=STUDY["seeds"],
-        eval_bp=STUDY["eval_bp"],
-    )
+    return [
+        path
+        for protocol in STUDY["protocols"]
+        for path in expand(
+            results(f"scores/{RUN}/{{eval_bp}}.parquet"),
+            task=STUDY["tasks"],
+            protocol=protocol,
+            model=STUDY["models"],
+            train_bp=STUDY["train_bp"],
+            attention=STUDY["protocol_attentions"].get(protocol, STUDY["attentions"]),
+            seed=STUDY["seeds"],
+            eval_bp=STUDY["eval_bp"],
+        )
+    ]
 
 
 def auroc_targets():

@@ -59,8 +59,6 @@ def unpaired_product(q, k, angle):
 
 def beta(rule, n, n_train, d):
     """The length rule's multiplier."""
-    if rule == "infoscale-released":
-        return math.sqrt((1 - n ** (-2 / d)) / (1 - 512 ** (-2 / d)))
     if rule == "none" or n <= n_train:
         return 1.0
     info = math.sqrt((1 - n ** (-2 / d)) / (1 - n_train ** (-2 / d)))

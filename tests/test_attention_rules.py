@@ -64,6 +64,28 @@ def test_released_rule_against_infoscale_with_the_right_constants(n, released, r
         assert beta("infoscale", n, 256, 64) == pytest.approx(right, abs=6e-4)
 
 
+def test_each_defect_of_the_released_rule_alone():
+    """Three rules, one defect each; together they are the released one."""
+    rows = {name: row for name, row in LENGTH_RULES.items() if row.released}
+    assert list(rows) == [
+        f"infoscale-released{defect}" for defect in ("", "-d", "-ntrain", "-bias")
+    ]
+    defects = {
+        name: (row.whole_width, not row.needs_n_train, row.scales_bias)
+        for name, row in rows.items()
+    }
+    assert list(defects.values()) == [
+        (True, True, True),
+        (True, False, False),
+        (False, True, False),
+        (False, False, True),
+    ]
+    for name in ("infoscale-released-d", "infoscale-released-bias"):
+        assert beta(name, 2048, 256, 64) == beta("infoscale", 2048, 256, 64)
+    assert beta("infoscale-released-ntrain", 2048, 256, 64) == beta("infoscale", 2048, 512, 64)
+    assert beta("infoscale-released-ntrain", 128, 64, 64) < 1
+
+
 @pytest.mark.parametrize("rule", OWN_RULES)
 @given(n=lengths, n_train=train_lengths, head_dim=dimensions)
 def test_beta_is_exactly_one_up_to_the_training_length(rule, n, n_train, head_dim):

@@ -227,6 +227,16 @@ def test_all_mistakes_are_told_at_once():
     [
         ("study.tasks", ["sim_near", "sim_nera"], "names 'sim_nera', which `tasks` does not"),
         ("study.tasks", ["sim_nera"], "(it has: sim_near); did you mean 'sim_near'?"),
+        (
+            "study.protocol_attentions",
+            {"released": ["dot"]},
+            "study.protocol_attentions.released names 'released', which `study.protocols` does not",
+        ),
+        (
+            "study.protocol_attentions",
+            {"paired": ["cos16"]},
+            "study.protocol_attentions.paired names 'cos16', which `study.attentions` does not",
+        ),
         ("study.models", ["large"], "study.models names 'large', which `models` does not describe"),
         ("study.rules", ["infoscal"], "study.rules: rule: 'infoscal' is not a length rule; the"),
         ("study.attentions", ["cos016"], "study.attentions: attention: 'cos016' is not known"),
@@ -338,6 +348,11 @@ def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
     [
         ("mlm.corpora", ["doc"], "mlm.corpora names 'doc', which `corpora` does not describe (it"),
         ("mlm.corpora", ["doc"], "did you mean 'docs'?"),
+        (
+            "mlm.arms",
+            [{"schemes": ["rope"], "rules": ["infoscale-released-d"]}],
+            "does not have; infoscale is the rule itself",
+        ),
         ("mlm.models", ["tiny"], "mlm.models names 'tiny', whose architecture is dnabert2, but"),
         ("study.models", ["gau"], "study.models names 'gau', whose architecture is gau-alpha, but"),
         ("mlm.lengths", [32, 64], "mlm.lengths has 32, which is below mlm.train_length (64)"),

@@ -128,6 +128,64 @@ def test_table_equals_the_slow_construction(study):
         assert row["accuracy"] == pytest.approx(np.mean(accuracy))
 
 
+def test_what_a_released_choice_costs_is_measured_against_the_same_cell_without_it(study):
+    """From the same draws of blocks and seeds as every other difference."""
+    frame = variants()
+    columns = {
+        (protocol, attention, rule, seed): noisy(frame, 1, 7 * number)
+        for number, (protocol, attention, rule, seed) in enumerate(
+            (protocol, attention, rule, seed)
+            for protocol, attention in (
+                ("paired", "dot"),
+                ("paired", "cos16"),
+                ("paired", "cos16-released"),
+                ("released", "dot"),
+            )
+            for rule in ("none", "infoscale", "infoscale-released", "infoscale-released-d")
+            for seed in (1, 2)
+        )
+    }
+    cells = [
+        study(
+            frame,
+            {rule: c for (p, a, rule, s), c in columns.items() if (p, a, s) == place},
+            protocol=place[0],
+            attention=place[1],
+            seed=place[2],
+        )
+        for place in dict.fromkeys((p, a, s) for p, a, _, s in columns)
+    ]
+    table = build(cells, resamples=40, seed=9, block_bp=2_000_000)
+    labels, blocks = frame["label"].to_numpy(), block_ids(frame["contig"], frame["pos"], 2_000_000)
+    draws = draw_blocks(blocks, labels, 40, draw_generator(9, "t", "blocks")).weights
+    seeds = draw_seeds(2, 40, draw_generator(9, "t", "seeds", "1", "2"))
+
+    def of_draws(arm):
+        values = np.zeros(40)
+        for draw in range(40):
+            repeats = draws[draw].astype(int)[blocks]
+            for place, seed in enumerate((1, 2)):
+                scores = np.float32(columns[(*arm, seed)])
+                auroc = roc_auc_score(np.repeat(labels, repeats), np.repeat(scores, repeats))
+                values[draw] += seeds[place, draw] * auroc
+        return values
+
+    for arm, right in (
+        (("released", "dot", "none"), ("paired", "dot", "none")),
+        (("released", "dot", "infoscale"), ("paired", "dot", "infoscale")),
+        (("released", "dot", "infoscale-released"), ("paired", "dot", "infoscale")),
+        (("paired", "dot", "infoscale-released-d"), ("paired", "dot", "infoscale")),
+        (("paired", "cos16-released", "none"), ("paired", "cos16", "none")),
+    ):
+        row = row_of(table, *arm[1:], protocol=arm[0])
+        expected = np.quantile(of_draws(arm) - of_draws(right), [0.025, 0.975])
+        assert [row["choice_delta_lo"], row["choice_delta_hi"]] == pytest.approx(expected)
+        own, other = row, row_of(table, *right[1:], protocol=right[0])
+        assert row["choice_delta"] == pytest.approx(own["auroc"] - other["auroc"])
+    plain = row_of(table, "cos16", "infoscale", protocol="paired")
+    assert (plain["choice_delta"], plain["choice_verdict"]) == (0, "baseline")
+
+
 def test_columns_and_order_of_rows(study):
     frame = variants()
     cells = [

@@ -20,6 +20,7 @@ from longscale.models.dnabert2 import (
 )
 
 MEASURED = torch.tensor([[1.5, 0.7, 1.0], [2.0, 1.2, 0.6]])  # layers, heads
+SCALES_BIAS = ("infoscale-released", "infoscale-released-bias")
 ATTENTIONS = ["dot", "cos16", "cos-matched", "cos16-released"]
 CLASSES = [
     DNABERT2Model,
@@ -75,13 +76,17 @@ def batch_of(lengths, width=None, seed=1):
 
 def beta_of(rule, n, n_train, head_dim, hidden):
     """beta(n) with nothing but math; what is measured comes on top."""
-    if rule == "infoscale-released":
-        return math.sqrt((1 - n ** (-2 / hidden)) / (1 - 512 ** (-2 / hidden)))
+    if rule in ("infoscale-released", "infoscale-released-ntrain"):
+        d = hidden if rule == "infoscale-released" else head_dim
+        return math.sqrt((1 - n ** (-2 / d)) / (1 - 512 ** (-2 / d)))
     if rule in ("none", "entropy-matched") or n <= n_train:
         return 1.0
     info = math.sqrt(1 - n ** (-2 / head_dim)) / math.sqrt(1 - n_train ** (-2 / head_dim))
+    wide = math.sqrt(1 - n ** (-2 / hidden)) / math.sqrt(1 - n_train ** (-2 / hidden))
     return {
         "infoscale": info,
+        "infoscale-released-d": wide,
+        "infoscale-released-bias": info,
         "logn": math.log(n) / math.log(n_train),
         "sqrtlogn": math.sqrt(math.log(n) / math.log(n_train)),
         "yarn-temperature": (0.1 * math.log(n / n_train) + 1) ** 2,
@@ -127,7 +132,8 @@ def dense_hidden(p, config, ids, mask, rule):
         logits = dense_logits(q, k, mask, config.attention, alpha)
         if rule == "entropy-matched":
             beta = torch.where(beyond, MEASURED[layer][:, None, None], 1.0)
-        scores = beta * (logits + bias) if rule.endswith("-released") else beta * logits + bias
+        together = rule in SCALES_BIAS
+        scores = beta * (logits + bias) if together else beta * logits + bias
         scores = scores.masked_fill(mask[:, None, None, :] == 0, -math.inf)
         mixed = (scores.softmax(-1) @ v).transpose(1, 2).flatten(2)
         out = f"{name}.attention.output"
@@ -190,7 +196,7 @@ def test_bias_and_mask_do_not_feel_the_rule():
     for rule in LENGTH_RULES:
         use(model, rule)
         changed = not torch.equal(model(ids, mask).last_hidden_state, plain)
-        assert changed == (rule == "infoscale-released"), rule
+        assert changed == (rule in SCALES_BIAS), rule
 
 
 def test_n_is_the_number_of_real_tokens_of_each_sequence():

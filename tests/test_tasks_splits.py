@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from longscale.errors import LongscaleError
-from longscale.tasks.splits import WindowSpans, assign_splits, leave_out_overlaps
+from longscale.tasks.splits import PROTOCOLS, WindowSpans, assign_splits, leave_out_overlaps
 
 WINDOW_BP = 1000
 
@@ -304,6 +304,17 @@ def test_an_unknown_split_name_is_one_sentence():
 def test_windows_too_long_for_the_chromosome_are_one_sentence():
     with pytest.raises(LongscaleError, match=r"split: no (train|dev) variant with label"):
         assign_splits(table(["chrM"]), protocol="paired", max_window_bp=100_000)
+
+
+def test_protocols_between_split_as_paired_or_as_released():
+    variants = table(["a", "b", "c", "d", "e"])
+    options = {"max_window_bp": WINDOW_BP, "test_chromosomes": ["b"]}
+    splits = {
+        protocol: assign_splits(variants, protocol=protocol, **options)[0]["split"].tolist()
+        for protocol in PROTOCOLS
+    }
+    assert splits.pop("random-dev") == (released := splits.pop("released"))
+    assert set(map(tuple, splits.values())) == {tuple(splits["paired"])} != {tuple(released)}
 
 
 def test_one_class_cannot_be_split_the_released_way():

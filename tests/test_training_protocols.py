@@ -1,15 +1,19 @@
 """What a model is shown of a variant, against the windows and offsets of one variant at a time."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from tiny_study import make_variants, tiny_config, write_genome, write_tokenizer
 from tokenizers import Tokenizer
 
 from longscale.attention.released import released_token_limit
 from longscale.errors import LongscaleError
 from longscale.models.tokenizer import CLS, PAD, SEP
+from longscale.tasks import splits
 from longscale.training.protocols import (
     PROTOCOLS,
     AllelePairs,
@@ -19,6 +23,7 @@ from longscale.training.protocols import (
 )
 from longscale.variants.windows import gather_windows
 
+ROOT = Path(__file__).parents[1]
 WINDOW_BP = 128
 TISSUES = ["Liver", "Lung", "Whole Blood"]
 
@@ -219,3 +224,28 @@ def test_the_model_of_a_protocol_takes_its_batches(protocol, genome, tokenizer, 
     assert output.logits.shape == (3, 2)
     assert output.loss.isfinite()
     assert [len(windows.lengths) for windows in examples.windows] == [24] * len(examples.windows)
+
+
+def test_one_released_choice_at_a_time(pairs, genome, tokenizer, variants):
+    """Between paired and released: another allele, another place, and nothing else."""
+    for name, alleles, at_cls in (
+        ("alternative-only", ("alt", "alt"), False),
+        ("at-cls", ("ref", "alt"), True),
+        ("alternative-at-cls", ("alt", "alt"), True),
+        ("random-dev", ("ref", "alt"), False),
+    ):
+        row = PROTOCOLS[name]
+        assert row.model is PROTOCOLS["paired"].model
+        shown = row.examples.encode(genome, tokenizer, variants, WINDOW_BP, TISSUES)
+        assert (shown.tissue == pairs.tissue).all()
+        for windows, allele in zip(shown.windows, alleles, strict=True):
+            expected = dict(zip(("ref", "alt"), pairs.windows, strict=True))[allele]
+            assert windows.ids.tolist() == expected.ids.tolist()
+            assert (windows.readout == ([0, 1] if at_cls else expected.readout)).all()
+
+
+def test_every_protocol_has_its_splits_and_stands_in_the_schema():
+    schema = yaml.safe_load((ROOT / "config" / "schema.yaml").read_text())
+    study = schema["$defs"]["study"]["properties"]
+    assert set(PROTOCOLS) == set(splits.PROTOCOLS) == set(study["protocols"]["items"]["enum"])
+    assert set(PROTOCOLS) == set(study["protocol_attentions"]["propertyNames"]["enum"])

@@ -93,6 +93,14 @@ def test_paired_against_offsets_and_the_variant_always_stays(
         assert bool(row["truncated_share"]) == (limit == 20 or (limit == 64 and window_bp == 501))
 
 
+def test_an_allele_that_is_shown_twice_is_counted_once(genome, tokenizer, variants):
+    twice = audit_tokens(genome, tokenizer, variants, protocol="alternative-only", window_bp=100)
+    paired = audit_tokens(genome, tokenizer, variants, protocol="paired", window_bp=100)
+    assert twice["allele"].tolist() == ["alt"]
+    both = [table.drop(columns="protocol").to_dict("records") for table in (twice, paired)]
+    assert both[0] == both[1][1:]
+
+
 def test_chunks_change_nothing(genome, tokenizer, variants, monkeypatch):
     options = {"protocol": "paired", "window_bp": 100}
     whole = audit_tokens(genome, limited(tokenizer, 40), variants, **options)

@@ -19,6 +19,7 @@ HEAD = """# Configuration
 | `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
 | `own_variants.yaml` | an example for a variant file of your own, on the demo's genome |
 | `mlm.yaml` | the masked-LM study on text: hours on two cores, no network |
+| `released.yaml` | what each choice of the released scripts costs, on the demo's tasks |
 | `test.yaml` | the smallest run that touches every rule; used by the tests |
 
 `snakemake --cores N --configfile config/grch38.yaml` replaces the default as a whole; `--config

@@ -16,6 +16,7 @@ import yaml
 
 from longscale.attention.cosine import parse_attention
 from longscale.attention.positions import POSITION_SCHEMES, position_scheme
+from longscale.attention.released import RELEASED_CHOICE
 from longscale.attention.rules import LENGTH_RULES, length_rule
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_TASKS
@@ -176,6 +177,10 @@ def check_study(config: dict, name: str) -> None:
                 )
     check_names(study["rules"], length_rule, LENGTH_RULES, "study.rules", name)
     check_names(study["attentions"], parse_attention, ATTENTIONS, "study.attentions", name)
+    for protocol, attentions in study["protocol_attentions"].items():
+        key = f"study.protocol_attentions.{protocol}"
+        check_known([protocol], study["protocols"], key, "study.protocols", name)
+        check_known(attentions, study["attentions"], key, "study.attentions", name)
 
 
 def check_genome(config: dict, name: str) -> None:
@@ -233,6 +238,12 @@ def check_mlm_arms(mlm: dict, number: int, row: dict, name: str) -> None:
     key = f"mlm.arms.{number}"
     check_names(row["schemes"], position_scheme, POSITION_SCHEMES, f"{key}.schemes", name)
     check_names(row["rules"], length_rule, LENGTH_RULES, f"{key}.rules", name)
+    for rule in row["rules"]:
+        if LENGTH_RULES[rule].released:
+            raise LongscaleError(
+                f"{name}: {key}.rules has {rule!r}, a defect of the released DNABERT-2 code, which"
+                f" GAU-alpha does not have; {RELEASED_CHOICE.sub('', rule)} is the rule itself"
+            )
     for length in row["lengths"] or []:
         if length not in mlm["lengths"]:
             raise LongscaleError(

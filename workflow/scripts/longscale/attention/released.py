@@ -8,15 +8,20 @@ Nothing in a main table uses this module. Its three defects:
 * `infoscale-released`: d is heads * head_dim, n_train is always 512, and sequences below n_train
   are flattened (beta < 1).
 * The same rule multiplies the ALiBi bias together with the logits.
+
+The rules `infoscale-released-d`, `-ntrain` and `-bias` have one of the defects of the rule each.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+# How names of attentions and rules of the released code end.
+RELEASED_CHOICE = re.compile(r"-released(?:-[a-z]+)?$")
 RELEASED_N_TRAIN = 512
 RELEASED_EPSILON = 1e-9
 
@@ -24,8 +29,8 @@ RELEASED_EPSILON = 1e-9
 def infoscale_released(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
     """sqrt((1 - n^(-2/D)) / (1 - 512^(-2/D))), below n_train too (my_bert_layers.py:193-204).
 
-    `n_train` is not used: 512 is written into the released code. The caller hands
-    D = heads * head_dim in the place of `head_dim`.
+    `n_train` is not used: 512 is written into the released code. For `infoscale-released` the
+    caller hands D = heads * head_dim in the place of `head_dim`.
     """
     del n_train
     exponent = -2 / head_dim

@@ -84,15 +84,21 @@ def critscale(n: torch.Tensor, n_train: float, head_dim: int) -> torch.Tensor:
 class LengthRule:
     """A row of `LENGTH_RULES`.
 
-    `released` marks the released defect: d is heads * head_dim, n_train is fixed, beta is not
-    held at 1 below it, and the bias is multiplied too. `measured`: the multipliers come from a
-    measurement on the checkpoint, one per head and length, not from the formula.
+    `measured`: the multipliers come from a measurement on the checkpoint, one per head and length,
+    not from the formula. Two defects of the released code: `whole_width`, d is heads * head_dim;
+    `scales_bias`, the bias is multiplied too.
     """
 
     multiplier: Callable[[torch.Tensor, float, int], torch.Tensor]
     needs_n_train: bool = True
-    released: bool = False
     measured: bool = False
+    whole_width: bool = False
+    scales_bias: bool = False
+
+    @property
+    def released(self) -> bool:
+        """Whether the rule is the released code's, or has one of its defects."""
+        return self.whole_width or self.scales_bias or self.multiplier is infoscale_released
 
 
 LENGTH_RULES: dict[str, LengthRule] = {
@@ -103,7 +109,13 @@ LENGTH_RULES: dict[str, LengthRule] = {
     "yarn-temperature": LengthRule(yarn_temperature),
     "critscale": LengthRule(critscale),
     "entropy-matched": LengthRule(entropy_matched, measured=True),
-    "infoscale-released": LengthRule(infoscale_released, needs_n_train=False, released=True),
+    # The released code's, and its three defects one at a time.
+    "infoscale-released": LengthRule(
+        infoscale_released, needs_n_train=False, whole_width=True, scales_bias=True
+    ),
+    "infoscale-released-d": LengthRule(infoscale, whole_width=True),
+    "infoscale-released-ntrain": LengthRule(infoscale_released, needs_n_train=False),
+    "infoscale-released-bias": LengthRule(infoscale, scales_bias=True),
 }
 
 
@@ -122,8 +134,8 @@ def length_multiplier(
     """beta(n) as a float64 tensor of the shape of `n` (0-d for a number).
 
     `n`: real tokens of a sequence, special tokens counted; `n_train`: the same at training, None
-    only for rules that do not need it. For `infoscale-released` alone `head_dim` must be
-    heads * head_dim. Raises `LongscaleError` for an unknown rule and for n_train below 2.
+    only for rules that do not need it. For a rule of `whole_width` the caller hands heads *
+    head_dim as `head_dim`. Raises `LongscaleError` for an unknown rule and for n_train below 2.
     """
     import torch
 

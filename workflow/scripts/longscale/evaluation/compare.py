@@ -1,7 +1,8 @@
 """From score files to the headline table: every arm at every length, with paired differences.
 
 An arm is attention x length rule. A row of the table is one arm of one task, protocol, model and
-training length at one evaluation length; its baseline is `dot` + `none` of the same.
+training length at one evaluation length; its baseline is `dot` + `none` of the same. What the
+released code does otherwise is compared once more, with the same cell done right.
 """
 
 import math
@@ -18,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from longscale.attention.positions import POSITION_SCHEMES
+from longscale.attention.released import RELEASED_CHOICE
 from longscale.attention.rules import LENGTH_RULES
 from longscale.errors import LongscaleError
 from longscale.evaluation import metrics
@@ -42,6 +44,7 @@ from longscale.evaluation.scores import (
 from longscale.files import atomic_path
 
 BASELINE = ("dot", "none")
+STANDARD_PROTOCOL = "paired"
 ARM_COLUMNS = ["task", "protocol", "model", "train_bp", "attention", "rule"]
 METRIC_COLUMNS = ["auprc", "accuracy", "f1", "mcc", "precision", "recall"]
 AUROC_COLUMNS = [
@@ -52,6 +55,7 @@ AUROC_COLUMNS = [
     *("ceiling", "flags"),
     *("blocks", "redrawn"),
     *("rule_delta", "rule_delta_lo", "rule_delta_hi", "rule_verdict"),
+    *("choice_delta", "choice_delta_lo", "choice_delta_hi", "choice_verdict"),
 ]
 
 # What the flags mean stands in one place, because the report prints it.
@@ -124,6 +128,7 @@ class _Run:
         }
 
 
+Arm = tuple[str, str, str]  # protocol, attention, rule
 Runs = Mapping[int, Run]  # by seed
 _Runs = dict[int, _Run]
 
@@ -143,6 +148,8 @@ def build_auroc_table(
     difference to the baseline uses the seeds that both have and the same draws for both. With
     one seed only blocks are resampled. The draws are a function of `seed` and the task's name
     (of the set of seeds too, where arms differ in theirs), so all arms of a task share them.
+    `rule_...` compares with the same attention without a rule, `choice_...` with the same cell
+    without what is the released code's: protocol `paired`, attention and rule by their own formula.
 
     `verdict` is `baseline` for the baseline itself, `better` or `worse` where the interval of the
     difference excludes zero, else `unresolved`: so too where there is no baseline, no interval,
@@ -171,12 +178,11 @@ def build_auroc_table(
         test_set = _read_test_set(task_cells[0], block_bp, resamples, seed)
         ceilings = _Ceilings(test_set, (truths or {}).get(task))
         seed_draws = SeedDraws(resamples, seed, task)
-        for place, group in groupby(task_cells, key=lambda cell: _place(cell)[:5]):
-            _, protocol, model, train_bp, eval_bp = place
+        for place, group in groupby(task_cells, key=lambda cell: _place(cell)[:4]):
+            _, model, train_bp, eval_bp = place
             runs = _read_group(list(group), test_set)
             shared = {
                 "task": task,
-                "protocol": protocol,
                 "model": model,
                 "train_bp": train_bp,
                 "eval_bp": eval_bp,
@@ -188,12 +194,12 @@ def build_auroc_table(
             }
             rows.extend(
                 shared
-                | {"attention": arm[0], "rule": arm[1]}
+                | dict(zip(("protocol", "attention", "rule"), arm, strict=True))
                 | _compare(arm, runs, test_set.flags, seed_draws)
                 for arm in runs
             )
             report(
-                f"{task} {protocol} {model}: trained at {train_bp} bp, scored at {eval_bp} bp, "
+                f"{task} {model}: trained at {train_bp} bp, scored at {eval_bp} bp, "
                 f"{len(runs)} arms compared"
             )
     return sort_arms(pd.DataFrame(rows)[AUROC_COLUMNS])
@@ -221,13 +227,14 @@ def is_released_arm(
     table: pd.DataFrame, columns: Sequence[str] = ("attention", "rule")
 ) -> pd.Series:
     """Whether one of the names of each row's arm is a defect of the released code."""
-    arm = table[list(columns)].apply(lambda names: names.str.endswith("-released"))
+    arm = table[list(columns)].apply(lambda names: names.str.contains(RELEASED_CHOICE))
     return arm.any(axis="columns")
 
 
 def is_released(table: pd.DataFrame) -> pd.Series:
-    """Whether each row of an AUROC table is of the released protocol or a released arm."""
-    return (table["protocol"] == "released") | is_released_arm(table)
+    """Whether each row of an AUROC table has something of the released code: another protocol than
+    `paired`, or a released arm."""
+    return (table["protocol"] != STANDARD_PROTOCOL) | is_released_arm(table)
 
 
 def sort_arms(table: pd.DataFrame) -> pd.DataFrame:
@@ -253,7 +260,8 @@ def read_auroc_table(path: str | Path) -> pd.DataFrame:
     Raises:
         LongscaleError: a column of `AUROC_COLUMNS` is missing.
     """
-    texts = {"task", "protocol", "model", "attention", "rule", "verdict", "rule_verdict", "flags"}
+    texts = {"task", "protocol", "model", "attention", "rule", "flags"}
+    texts |= {name for name in AUROC_COLUMNS if name.endswith("verdict")}
     return read_table(path, AUROC_COLUMNS, texts, kind="AUROC")
 
 
@@ -274,10 +282,10 @@ def read_table(
 
 
 def _place(cell: Cell) -> tuple[Any, ...]:
-    """What a cell is; the first five are what its arms have in common."""
+    """What a cell is; the first four are what is compared with one another."""
     return (
-        *(cell.task, cell.protocol, cell.model, cell.train_bp, cell.eval_bp),
-        *(cell.attention, cell.seed),
+        *(cell.task, cell.model, cell.train_bp, cell.eval_bp),
+        *(cell.protocol, cell.attention, cell.seed),
     )
 
 
@@ -348,9 +356,9 @@ def _read_test_set(cell: Cell, block_bp: int, resamples: int, seed: int) -> _Tes
     return _TestSet(cell.path, rows, labels, blocks, draws, holds)
 
 
-def _read_group(cells: list[Cell], test_set: _TestSet) -> dict[tuple[str, str], _Runs]:
-    """Read the score files that differ in attention and seed alone: arm -> seed -> run."""
-    runs: dict[tuple[str, str], _Runs] = {}
+def _read_group(cells: list[Cell], test_set: _TestSet) -> dict[Arm, _Runs]:
+    """Read the score files that differ in protocol, attention and seed: arm -> seed -> run."""
+    runs: dict[Arm, _Runs] = {}
     for cell in cells:
         frame, provenance = _read_sorted(cell)
         rows = frame[ROW_COLUMNS]
@@ -368,7 +376,8 @@ def _read_group(cells: list[Cell], test_set: _TestSet) -> dict[tuple[str, str], 
             key = scores.tobytes(), flags
             if key not in known:
                 known[key] = _evaluate(scores, flags, test_set)
-            runs.setdefault((cell.attention, rule), {})[cell.seed] = known[key]
+            arm = (cell.protocol, cell.attention, rule)
+            runs.setdefault(arm, {})[cell.seed] = known[key]
     return runs
 
 
@@ -446,18 +455,26 @@ class SeedDraws:
         return draw_seeds(len(seeds), self._resamples, generator)
 
 
+def without_released_choices(arm: Arm) -> Arm:
+    """The arm that does right what `arm` has of the released code."""
+    attention, rule = (RELEASED_CHOICE.sub("", name) for name in arm[1:])
+    return STANDARD_PROTOCOL, attention, rule
+
+
 def _compare(
-    arm: tuple[str, str],
-    runs: dict[tuple[str, str], _Runs],
+    arm: Arm,
+    runs: dict[Arm, _Runs],
     task_flags: frozenset[str],
     seed_draws: SeedDraws,
 ) -> dict[str, Any]:
     """The columns of one row that depend on the arm."""
     own = runs[arm]
     flags = task_flags.union(*(run.flags for run in own.values()))
-    if len(own) == 1 and arm[0] != BASELINE[0]:
+    protocol, attention, _ = arm
+    if len(own) == 1 and attention != BASELINE[0]:
         flags = flags | {"single_seed"}
-    by_rule = difference(arm, (arm[0], BASELINE[1]), runs, seed_draws)
+    by_rule = difference(arm, (protocol, attention, BASELINE[1]), runs, seed_draws)
+    by_choice = difference(arm, without_released_choices(arm), runs, seed_draws)
     low, high = interval(own, None, seed_draws)
     means = {
         name: float(np.mean([run.metrics[name] for run in own.values()])) for name in METRIC_COLUMNS
@@ -467,8 +484,9 @@ def _compare(
         "auroc": float(np.mean([run.value for run in own.values()])),
         "auroc_lo": low,
         "auroc_hi": high,
-        **difference(arm, BASELINE, runs, seed_draws),
+        **difference(arm, (protocol, *BASELINE), runs, seed_draws),
         **{f"rule_{name}": value for name, value in by_rule.items()},
+        **{f"choice_{name}": value for name, value in by_choice.items()},
         **means,
         "flags": join_flags(flags, FLAGS),
     }

@@ -296,7 +296,7 @@ class DNABERT2Model(DNABERT2PreTrainedModel):
         """beta of each token, layer by layer, (T, 1, 1) or measured for each head (T, H, 1), and
         the ALiBi band, (1, H, W); the rule acts on beta alone.
 
-        Only for the released rule the band is multiplied too, (B, H, W).
+        Only for a released rule the band is multiplied too, (B, H, W).
         """
         config, rule, device = self.config, length_rule(self.rule), packing.tokens.device
         heads = config.num_attention_heads
@@ -306,10 +306,10 @@ class DNABERT2Model(DNABERT2PreTrainedModel):
             beyond = (packing.lengths > config.n_train).to(device)[packing.sequence, None, None]
             measured = self.measured.to(device, torch.float32)[:, None, :, None]
             return list(torch.where(beyond, measured, 1.0)), band
-        d = config.hidden_size if rule.released else head_dim
+        d = config.hidden_size if rule.whole_width else head_dim
         multiplier = length_multiplier(self.rule, packing.lengths, config.n_train, d)
         multiplier = multiplier.to(device, torch.float32)[:, None, None]  # B 1 1
-        if rule.released:
+        if rule.scales_bias:
             band = band * multiplier
         return [multiplier[packing.sequence]] * config.num_hidden_layers, band
 

@@ -30,7 +30,12 @@ from longscale.attention.cosine import parse_attention, unit_vectors
 from longscale.attention.geometry import Geometry, Setting, attended
 from longscale.attention.positions import position_scheme
 from longscale.attention.recall import recall
-from longscale.attention.rules import check_measured, check_n_train, length_multiplier
+from longscale.attention.rules import (
+    check_measured,
+    check_n_train,
+    length_multiplier,
+    length_rule,
+)
 from longscale.errors import LongscaleError
 from longscale.models.masked_lm import IGNORED_LABEL, MaskedLMHead, TiedMaskedLM
 
@@ -289,9 +294,14 @@ class GAUAlphaPreTrainedModel(PreTrainedModel):
         """Use the length rule `name` from now on; it is not saved.
 
         `measured` (layers,): the multipliers of a measured rule. Raises `LongscaleError` for an
-        unknown rule, and if what it needs (`config.n_train`, `measured`) is not there.
+        unknown rule, for one of the released DNABERT-2 code, and if what it needs
+        (`config.n_train`, `measured`) is not there.
         """
         check_n_train(name, self.config.n_train)
+        if length_rule(name).released:
+            raise LongscaleError(
+                f"rule: {name!r} is the released DNABERT-2 code's, not GAU-alpha's"
+            )
         check_measured(name, measured)
         self.base_model.rule, self.base_model.measured = name, measured
 

@@ -1,7 +1,8 @@
 """Which variants train, which stop the training early, which are the test.
 
 Protocol `paired`: no genomic sequence is shared between train, dev and test, whatever the window
-length. Protocol `released`: what the released scripts do, a random dev set.
+length. Protocols `released` and `random-dev`: what the released scripts do, a random dev set. The
+other protocols that differ from `paired` in one choice split as it does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,8 @@ import pandas as pd
 from longscale.errors import LongscaleError
 from longscale.variants.windows import check_window_bp, window_span
 
-Protocol = Literal["paired", "released"]
+RANDOM_DEV = ("released", "random-dev")
+PROTOCOLS = ("paired", "alternative-only", "at-cls", "alternative-at-cls", *RANDOM_DEV)
 
 SPLIT_NAMES = {
     "train": "train",
@@ -41,7 +43,7 @@ _CHROMOSOME_DRAWS = 100
 def assign_splits(
     variants: pd.DataFrame,
     *,
-    protocol: Protocol,
+    protocol: str,
     max_window_bp: int,
     test_chromosomes: Sequence[str] | Literal["all"] | None = None,
     dev_chromosomes: Sequence[str] | None = None,
@@ -60,8 +62,8 @@ def assign_splits(
     `paired`: dev rows are those on `dev_chromosomes`, the file's, whole chromosomes (drawn with
     `seed`, together close to `dev_fraction` of the training rows, both classes in them), or, below
     three training chromosomes, the last `dev_fraction` of each. A row whose windows of
-    `max_window_bp` overlap those of a dev or test row becomes `gap`. `released`: a random fifth of
-    the training rows is dev, stratified by label, seed 42, with no gaps.
+    `max_window_bp` overlap those of a dev or test row becomes `gap`. `RANDOM_DEV`: a random fifth
+    of the training rows is dev, stratified by label, seed 42, with no gaps.
 
     Returns a copy with the final `split` (same rows, same order), and a summary that can be written
     as JSON: counts (split -> label -> rows), how dev and test were chosen, dev_chromosomes (those
@@ -82,7 +84,7 @@ def assign_splits(
 
     dev_from = "none"
     if (~is_test).any():
-        if protocol == "released":
+        if protocol in RANDOM_DEV:
             is_dev, dev_from = _random_dev_rows(variants, trainable), "random"
         else:
             trainable &= ~windows.overlap(is_test)
@@ -147,8 +149,8 @@ class WindowSpans:
 def _check_arguments(
     protocol: str, max_window_bp: int, dev_fraction: float, test_fraction: float
 ) -> None:
-    if protocol not in ("paired", "released"):
-        raise LongscaleError(f"protocol is '{protocol}': it must be 'paired' or 'released'")
+    if protocol not in PROTOCOLS:
+        raise LongscaleError(f"protocol is '{protocol}': it must be one of {', '.join(PROTOCOLS)}")
     check_window_bp(max_window_bp)
     for key, value in (("dev_fraction", dev_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:
@@ -268,7 +270,7 @@ def _random_dev_rows(variants: pd.DataFrame, trainable: np.ndarray) -> np.ndarra
     rows = rows[np.argsort(variants["line"].to_numpy()[rows], kind="stable")]
     if np.unique(labels[rows], return_counts=True)[1].min(initial=len(rows)) < 2:
         raise LongscaleError(
-            "protocol: 'released' needs at least two training variants of each class"
+            "protocol: a random dev set needs at least two training variants of each class"
         )
     _, dev = train_test_split(
         rows,

@@ -6,7 +6,9 @@
 | `released` | alternative window, cut on the right | [CLS]; the tissue is ignored |
 
 Under `paired` no token is cut off, unless the tokenizer's file declares a limit: then evenly around
-the variant.
+the variant. Between the two stand protocols that take over one or two of the released choices and
+leave the rest as in `paired`, so that what each costs can be measured: `alternative-only`,
+`at-cls`, `alternative-at-cls` and `random-dev` (the same examples as `paired`, another dev set).
 
 To add one, write a subclass of `Examples` and a row of `PROTOCOLS`.
 """
@@ -88,6 +90,7 @@ class AllelePairs(Examples):
     """Protocol `paired`; `tissue`: (rows, tissues) float32 one-hot."""
 
     alleles = ("ref", "alt")
+    at_cls: ClassVar[bool] = False
     reference: EncodedWindows
     alternative: EncodedWindows
     tissue: np.ndarray
@@ -106,7 +109,8 @@ class AllelePairs(Examples):
         encoded = []
         for allele in cls.alleles:
             windows = gather_windows(genome, variants, window_bp, allele)
-            spans = readout_span(variants[allele].str.len().to_numpy(), window_bp)
+            allele_bp = variants[allele].str.len().to_numpy()
+            spans = None if cls.at_cls else readout_span(allele_bp, window_bp)
             tokens = encode_windows(tokenizer, windows, spans)
             encoded.append(tokens if limit is None else tokens.truncate_around(limit))
         return cls(labels_of(variants), *encoded, one_hot(variants["tissue"], tissues))
@@ -134,6 +138,24 @@ class AllelePairs(Examples):
             "readout_stop": readout[:, 1],
         }
         return inputs | ({"tissue": self.tissue[rows]} if self.tissue.shape[1] else {})
+
+
+class PairsAtCLS(AllelePairs):
+    """Both alleles, but read at [CLS]."""
+
+    at_cls = True
+
+
+class AlternativeTwice(AllelePairs):
+    """The alternative allele in both places: the head is told nothing of the reference."""
+
+    alleles = ("alt", "alt")
+
+
+class AlternativeTwiceAtCLS(AlternativeTwice):
+    """The same, read at [CLS]."""
+
+    at_cls = True
 
 
 @dataclass(frozen=True)
@@ -213,5 +235,11 @@ def training_tissues(variants: pd.DataFrame) -> list[str]:
 
 PROTOCOLS = {
     "paired": Protocol(AllelePairs, DNABERT2ForVariantEffect, training_tissues),
+    "alternative-only": Protocol(AlternativeTwice, DNABERT2ForVariantEffect, training_tissues),
+    "at-cls": Protocol(PairsAtCLS, DNABERT2ForVariantEffect, training_tissues),
+    "alternative-at-cls": Protocol(
+        AlternativeTwiceAtCLS, DNABERT2ForVariantEffect, training_tissues
+    ),
+    "random-dev": Protocol(AllelePairs, DNABERT2ForVariantEffect, training_tissues),
     "released": Protocol(AlternativeAlleles, DNABERT2ForSequenceClassification, lambda _: []),
 }

@@ -64,7 +64,7 @@ def audit_tokens(
     for first in range(0, len(variants), rows_per_chunk):
         chunk = variants.iloc[first : first + rows_per_chunk].reset_index(drop=True)
         shown = examples.encode(genome, tokenizer, chunk, window_bp, []).windows
-        for allele, windows in zip(examples.alleles, shown, strict=True):
+        for allele, windows in dict(zip(examples.alleles, shown, strict=True)).items():
             parts.setdefault(allele, []).append(_facts(windows))
     limit = examples.token_limit(tokenizer, window_bp)
     rows = [
