@@ -2,20 +2,19 @@
 
     python benchmarks/mlm_results.py results/mlm_study docs/mlm-results.md
 
-A table stands between the lines `<!-- table: NAME -->` and `<!-- end -->`; NAME is a key of
-`TABLES`, with a corpus behind a colon where the table is of one. Nothing else of the page changes.
+Where the tables stand: pages.py. Behind the colon of a name is the corpus that the table is of.
 """
 
 import argparse
-import re
 import sys
-from collections.abc import Callable, Iterable
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
 
 import pandas as pd
+from pages import fill_page
 
 from longscale.evaluation.compare import natural_order
 from longscale.evaluation.mlm_records import (
@@ -33,7 +32,6 @@ from longscale.evaluation.mlm_table import (
 from longscale.report.plots import is_hollow
 from longscale.training.loop import NOT_LEARNED
 
-MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 SHOWN_LENGTHS = [64, 256, 1024, 4096]
 
 
@@ -58,8 +56,8 @@ def cell(row: pd.Series) -> str:
 
 
 def kept(row: pd.Series) -> str:
-    """What is retained in %, with its interval; nothing of what was never learned."""
-    if pd.isna(row["retained"]) or NOT_LEARNED in row["flags"]:
+    """What is retained in %, with its interval."""
+    if pd.isna(row["retained"]):
         return "-"
     interval = f" [{100 * row['retained_lo']:.0f}, {100 * row['retained_hi']:.0f}]"
     return f"{100 * row['retained']:.0f}{'' if pd.isna(row['retained_lo']) else interval}"
@@ -209,26 +207,13 @@ TABLES: dict[str, Callable[..., pd.DataFrame]] = {
 }
 
 
-def markdown(table: pd.DataFrame) -> str:
-    def line(cells: Iterable[object]) -> str:
-        return f"| {' | '.join(map(str, cells))} |\n"
-
-    body = "".join(line(row) for row in table.itertuples(index=False))
-    return line(table.columns) + line(["---"] * table.shape[1]) + body
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("page", type=Path)
     options = parser.parse_args()
     study = Study(options.study)
-
-    def filled(found: re.Match[str]) -> str:
-        name, *of = found[2].split(":")
-        return found[1] + markdown(TABLES[name](study, *of)) + found[3]
-
-    options.page.write_text(MARKED.sub(filled, options.page.read_text()))
+    fill_page(options.page, {name: partial(table, study) for name, table in TABLES.items()})
 
 
 if __name__ == "__main__":

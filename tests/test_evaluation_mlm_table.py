@@ -253,6 +253,25 @@ def test_differences_use_the_seeds_that_both_have(study):
     assert row["flags"] == "single_seed"
 
 
+def test_what_learned_nothing_retains_nothing_and_has_no_verdict(study):
+    frame = targets(30)
+    arms = {("rope", "none"): arm(frame, 0.3, 2), ("rope", "logn"): arm(frame, 0.9, 3)}
+    dot = study({("rope", "none"): arm(frame, 0.5, 1)})
+
+    def row(*flags):
+        table = build([dot, study(arms, attention="cos256", flags=[*flags])])
+        return row_of(table, rule="logn", attention="cos256")
+
+    verdicts = ("verdict", "rule_verdict", "loss_verdict")
+    learned, nothing = row(), row("not_learned")
+    assert learned["accuracy"] == nothing["accuracy"] > 0.8
+    assert learned["retained"] > 1
+    assert learned["rule_verdict"] == "better"
+    assert math.isnan(nothing["retained"])
+    assert math.isnan(nothing["retained_lo"])
+    assert {nothing[name] for name in verdicts} == {"unresolved"}
+
+
 def test_retained_is_measured_against_the_checkpoint_as_it_was_trained(study):
     frame = targets()
     at_64 = {

@@ -41,15 +41,17 @@ from longscale.evaluation.mlm_scores import (
 )
 
 ROPE = "rope"
+NOT_LEARNED = "not_learned"
 Arm = tuple[str, str, str, str]  # attention, trained_scheme, scheme, rule
 BASELINE: Arm = ("dot", ROPE, ROPE, "none")
 _PLACE_COLUMNS = ["corpus", "model", "train_length", "protocol"]
 MLM_ARM_COLUMNS = [*_PLACE_COLUMNS, "attention", "scheme", "rule"]
+RETAINED = ("retained", "retained_lo", "retained_hi")
 MLM_TABLE_COLUMNS = [
     *MLM_ARM_COLUMNS,
     *("length", "seeds", "documents", "n", "accuracy", "accuracy_lo", "accuracy_hi"),
     *("loss", "perplexity", "delta", "delta_lo", "delta_hi", "verdict", "trained", "flags"),
-    *("retained", "retained_lo", "retained_hi"),
+    *RETAINED,
     *("rule_delta", "rule_delta_lo", "rule_delta_hi", "rule_verdict"),
     *("loss_delta", "loss_delta_lo", "loss_delta_hi", "loss_verdict"),
     "trained_scheme",
@@ -68,7 +70,7 @@ _NO_NUMBERS = {
 # What the flags mean stands in one place, because the report prints it.
 MLM_ARM_FLAGS = {
     "not_converged": "training of a seed did not converge",
-    "not_learned": "the development loss of a seed never fell below that of no context",
+    NOT_LEARNED: "the development loss of a seed never fell below that of no context",
     NON_FINITE_LOSS: "a loss of a seed, in training or at a target, was not finite",
     "unmatched": "no multiplier in [0.5, 4] restores the entropy of some layer",
     "cannot_run": "the arm cannot run at this length, or one of its seeds could not",
@@ -151,7 +153,7 @@ def build_mlm_table(
     exponential of that loss. Intervals (95%) resample seeds and documents; a difference uses the
     seeds that both arms have and the same draws for both. With one seed only documents are
     resampled. The draws are a function of `seed`, the corpus and the protocol, so all arms share
-    them.
+    them. What learned nothing (`not_learned`) is given neither a share retained nor a verdict.
 
     `delta` is the difference of accuracy to `BASELINE` at the same corpus, model, training
     length, protocol and length, `loss_delta` that of the loss (below zero is better; paired losses
@@ -400,7 +402,10 @@ def _compare_arm(
         "loss_verdict": by_loss["verdict"],
         "flags": join_flags(flags, MLM_FLAGS),
     }
-    if len(read.targets.documents) < LEAST_FOR_VERDICT:
+    learned = NOT_LEARNED not in flags
+    if not learned:
+        row |= dict.fromkeys(RETAINED, math.nan)  # a constant answer keeps all of nothing
+    if not learned or len(read.targets.documents) < LEAST_FOR_VERDICT:
         row |= {name: "unresolved" for name in VERDICTS if row[name] in ("better", "worse")}
     return row
 
@@ -427,7 +432,6 @@ def _retained(
     arm: Arm, read: Length, at_training: Length | None, seed_draws: SeedDraws
 ) -> dict[str, float]:
     """`retained` and its interval, over the seeds that were also read at the training length."""
-    names = ("retained", "retained_lo", "retained_hi")
     attention, trained_scheme, _, _ = arm
     as_trained = (attention, trained_scheme, trained_scheme, "none")
     reference = at_training.runs.get(as_trained, {}) if at_training else {}
@@ -435,7 +439,7 @@ def _retained(
     own, reference = [read.runs[arm][s] for s in seeds], [reference[s] for s in seeds]
     whole = sum(run.value for run in reference)
     if not whole:
-        return dict.fromkeys(names, math.nan)
+        return dict.fromkeys(RETAINED, math.nan)
     low = high = math.nan
     # A draw is a choice of documents: it is the same for both only if they have the same.
     same_documents = read.targets.documents == at_training.targets.documents
@@ -447,4 +451,4 @@ def _retained(
         )
         if of.all():
             low, high = percentile_interval(left / of)
-    return dict(zip(names, (sum(run.value for run in own) / whole, low, high), strict=True))
+    return dict(zip(RETAINED, (sum(run.value for run in own) / whole, low, high), strict=True))
