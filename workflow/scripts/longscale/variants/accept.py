@@ -246,8 +246,7 @@ def _parse(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
     batch = ledger.reject(batch, bad, "unparseable", sentences)
 
     bad = (batch["label"] == "").to_numpy()
-    sentence = "the row has no label, or not one of the type that its column declares"
-    batch = ledger.reject(batch, bad, "no_label", sentence)
+    batch = ledger.reject(batch, bad, "no_label", "the row has no label")
 
     labels = batch["label"].str.lower().map(_LABELS)
     bad = labels.isna().to_numpy()
