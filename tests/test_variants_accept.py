@@ -21,7 +21,6 @@ from longscale.variants.accept import (
     REJECTED_COLUMNS,
     accept_variants,
     normalise,
-    summarise,
 )
 from longscale.variants.readers import RawVariant, read_variants
 
@@ -115,7 +114,6 @@ def test_swapped_alleles_are_repaired_where_they_can_be_told(genome):
         ["chrTiny", 7, "A", "T", 1, 7, True],
     ]
     assert result.rejected["line"].tolist() == [3, 6, 8]
-    assert "REF and ALT exchanged: 3, marked" in summarise(*result)
 
 
 @given(seed=st.integers(0, 10**6))
@@ -689,17 +687,6 @@ def test_a_broken_row_of_a_table_goes_to_the_ledger(islet, tmp_path):
         [3, "unparseable"],
         [4, "unparseable"],
     ]
-
-
-def test_summary_for_a_person(genome):
-    records = [raw(2), raw(3, label="0", pos="5", split="test"), raw(4, pos="2"), raw(5, "zz")]
-    told = summarise(*accept_variants(records, genome, {})).splitlines()
-    assert told[0] == "4 rows, 4 alleles: 2 accepted, 2 rejected"
-    assert told[1] == "  no split: 1 variants, 1 with label 1, 0 with label 0"
-    assert told[2] == "  test: 1 variants, 0 with label 1, 1 with label 0"
-    assert told[3].startswith("  reference_mismatch: 1, e.g. line 4: REF is A but the genome has C")
-    assert told[4].startswith("  unknown_contig: 1, e.g. line 5: contig 'zz'")
-    assert len(told) == 5
 
 
 def test_real_variants(shared, tmp_path):
