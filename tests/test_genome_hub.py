@@ -230,6 +230,19 @@ def test_a_cache_that_rots_is_mended(get):
     assert "the attempt before that: the SHA-256 of what arrived" in sentence
 
 
+def test_what_cannot_be_removed_is_refused_again(get, monkeypatch):
+    """A cache that others own."""
+    path, _ = get()
+    path.resolve().write_bytes(FLIPPED)
+
+    def refuse(path, **options):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(LongscaleError, match="4 attempts: the SHA-256 of what arrived is"):
+        get()
+
+
 def test_a_hub_in_trouble_does_not_say_that_an_optional_file_is_missing(get, monkeypatch):
     """Else a checkpoint's other file would be taken in its place."""
     assert get(optional=True, files={REPO: {}})[0] is None

@@ -8,6 +8,7 @@ import hashlib
 import os
 import re
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from pathlib import Path
 
@@ -162,8 +163,9 @@ def _git_object_name(path: Path) -> str:
 
 def _forget(path: Path) -> None:
     """Take a damaged file out of the cache, so that nobody takes it for the right one."""
-    (path.parent / path.readlink()).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
+    with suppress(OSError):  # where the cache is read-only it stays, and is refused every time
+        (path.parent / path.readlink()).unlink()
+        path.unlink()
 
 
 def _reason(error: BaseException) -> str:
