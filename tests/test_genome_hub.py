@@ -249,3 +249,11 @@ def test_a_hub_in_trouble_does_not_say_that_an_optional_file_is_missing(get, mon
     assert "500" in sentence_of(get, optional=True, heads=[{"status": 500}])
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert hub_file(REPO, NAME, revision="main", optional=True) is None
+    assert get(optional=True, heads=[{"drop": True}, {}])[0].read_bytes() == BODY
+
+
+def test_a_damaged_optional_file_is_not_taken_for_a_missing_one(get, monkeypatch):
+    get()[0].resolve().write_bytes(FLIPPED)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(LongscaleError, match=r"gives no answer .* before that: the SHA-256 of"):
+        hub_file(REPO, NAME, revision="main", optional=True)

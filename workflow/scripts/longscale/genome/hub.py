@@ -53,6 +53,7 @@ def hub_file(
             if path is None or not (reason := _damage(path)):
                 return path
             _forget(path)
+            optional = False  # it was there
         except _RetryError as error:
             reason = str(error)
         except LongscaleError as error:
