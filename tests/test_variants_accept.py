@@ -590,8 +590,13 @@ def pack(plain, form, bcftools):
     return packed
 
 
-@pytest.mark.parametrize("naming", NAMES)
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize(
+    ("form", "naming"),
+    [
+        *((form, "ucsc") for form in FORMS),
+        *((form, naming) for form in ("csv", "vcf", "bcf") for naming in ("plain", "accessions")),
+    ],
+)
 def test_every_form_of_a_file_gives_the_same_variants_and_the_same_ledger(
     islet, tmp_path, tool, form, naming
 ):
