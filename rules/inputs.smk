@@ -40,6 +40,12 @@ def train_task(task):
     return config["tasks"][task]["train_task"] or task
 
 
+def variant_tasks():
+    """The tasks of the study and those whose checkpoints score them, each once."""
+    tasks = STUDY["tasks"]
+    return list(dict.fromkeys([*tasks, *map(train_task, tasks)]))
+
+
 def trained_splits(wildcards):
     """What the checkpoints of a task without training variants of its own have seen."""
     other = config["tasks"][wildcards.task]["train_task"]
@@ -135,6 +141,7 @@ def auroc_targets():
         results("tables/auroc_wide.tsv"),
         results("tables/auroc.html"),
         results("figures/auroc"),
+        results("tables/variants.tsv"),
         results("tables/leaks.tsv"),
         results("tables/tokens.tsv"),
         *per_task,

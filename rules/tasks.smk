@@ -37,6 +37,33 @@ rule prepare_variants:
         "../workflow/scripts/prepare_variants.py"
 
 
+rule tabulate_variants:
+    input:
+        summaries=expand(results("variants/{task}.summary.json"), task=variant_tasks()),
+    output:
+        table=report(
+            results("tables/variants.tsv"),
+            category="Checks",
+            caption="../resources/captions/variants.rst",
+        ),
+        page=report(
+            results("tables/variants.html"),
+            category="Checks",
+            caption="../resources/captions/variants.rst",
+        ),
+    log:
+        logs("tabulate_variants"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(1000),
+        runtime=more_each_attempt(10),
+    params:
+        tasks=variant_tasks(),
+    script:
+        "../workflow/scripts/tabulate_variants.py"
+
+
 rule check_windows:
     input:
         **genome_files(),
@@ -104,7 +131,7 @@ rule export_windows:
 rule measure_leaks:
     input:
         **genome_files(),
-        splits=split_files([*STUDY["tasks"], *map(train_task, STUDY["tasks"])]),
+        splits=split_files(variant_tasks()),
     output:
         table=report(
             results("tables/leaks.tsv"),

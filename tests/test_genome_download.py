@@ -1,15 +1,14 @@
 import gzip
 import hashlib
 import random
-import re
 import socket
 import threading
 import time
-from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import pytest
+from faulty_http import answer
 
 from longscale.errors import LongscaleError
 from longscale.genome import download
@@ -26,10 +25,7 @@ HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
 class Server:
     """Answers each request by the next step of `script` (the last one again and again).
 
-    A step is a dict: status, body, cut (bytes sent before the connection breaks), stall (seconds
-    of silence after the cut instead), ranges (Range understood), if_range (If-Range understood),
-    etag, modified, length (send Content-Length), location, shift (of the range answered), most
-    (bytes per answer).
+    A step is a dict of what `faulty_http.answer` knows.
     """
 
     def __init__(self, *script):
@@ -40,7 +36,7 @@ class Server:
             def do_GET(self):
                 outer.requests.append(dict(self.headers))
                 step = outer.script.pop(0) if len(outer.script) > 1 else outer.script[0]
-                answer(self, **step)
+                answer(self, **{"body": BODY, **step})
 
             def log_message(self, *args):
                 pass
@@ -52,44 +48,6 @@ class Server:
     def close(self):
         self.http.shutdown()
         self.http.server_close()
-
-
-def answer(
-    handler,
-    *,
-    status=200,
-    body=BODY,
-    cut=None,
-    stall=0,
-    ranges=True,
-    if_range=True,
-    etag='"v1"',
-    modified=None,
-    length=True,
-    location=None,
-    shift=0,
-    most=None,
-):
-    asked = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-    unchanged = not if_range or handler.headers.get("If-Range") in (etag, modified)
-    first = 0
-    if status == 200 and ranges and asked and unchanged:
-        first = int(asked[1])
-        status = 206 if first < len(body) else 416
-    handler.send_response(status)
-    if status == 206:
-        handler.send_header("Content-Range", f"bytes {first + shift}-{len(body) - 1}/{len(body)}")
-    for name, value in (("ETag", etag), ("Last-Modified", modified), ("Location", location)):
-        if value:
-            handler.send_header(name, value)
-    rest = b"" if status == 416 else body[first:][:most]
-    if length:
-        handler.send_header("Content-Length", str(len(rest)))
-    handler.end_headers()
-    with suppress(ConnectionError):  # a client that has seen enough goes away
-        handler.wfile.write(rest[:cut])
-        time.sleep(stall)
-    handler.close_connection = True
 
 
 @pytest.fixture

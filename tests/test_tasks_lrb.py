@@ -3,20 +3,19 @@
 import os
 import subprocess
 import sys
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 from pathlib import Path
-from urllib.parse import unquote
 
 import huggingface_hub.constants
 import pytest
+from hub_server import COMMIT, serve_hub
 
 from longscale.errors import LongscaleError
 from longscale.tasks.lrb import LRB_REPOSITORY, LRB_TASKS, download_lrb
 from longscale.variants.readers import read_variants
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 EQTL = "variant_effect_causal_eqtl/All_Tissues.csv"
+FAULTS = {"heads", "gets"}
 CLINVAR = "variant_effect_pathogenic/vep_pathogenic_coding.csv"
 FILES = {
     EQTL: b"CHROM,POS,REF,ALT,label,tissue,split,distance_to_nearest_TSS\n"
@@ -25,64 +24,26 @@ FILES = {
 }
 
 
-class Hub(BaseHTTPRequestHandler):
-    """The resolve endpoint of one dataset; `broken` answers 500, `cut` stops in the middle."""
+@pytest.fixture
+def serve(tmp_path, monkeypatch):
+    """serve(**faults) -> what is asked for; HF_ENDPOINT names the server, the cache is empty."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with ExitStack() as stack:
 
-    requests: list[str]
+        def start(**faults):
+            requests = []
+            files = {f"datasets/{LRB_REPOSITORY}": FILES}
+            address = stack.enter_context(serve_hub(files, requests=requests, **faults))
+            monkeypatch.setenv("HF_ENDPOINT", address)
+            return requests
 
-    def do_HEAD(self):
-        self.answer(with_body=False)
-
-    def do_GET(self):
-        self.answer(with_body=True)
-
-    def answer(self, with_body):
-        self.requests.append(f"{self.command} {self.path}")
-        repo, _, rest = unquote(self.path).removeprefix("/datasets/").partition("/resolve/")
-        revision, _, filename = rest.partition("/")
-        if repo != LRB_REPOSITORY:
-            self.refuse(404, "RepoNotFound")
-        elif revision == "broken":
-            self.refuse(500, "")
-        elif revision not in ("main", "cut", COMMIT):
-            self.refuse(404, "RevisionNotFound")
-        elif filename not in FILES:
-            self.refuse(404, "EntryNotFound")
-        else:
-            self.send_response(200)
-            self.send_header("X-Repo-Commit", COMMIT)
-            self.send_header("ETag", f'"{abs(hash(filename)):x}"')
-            self.send_header("Content-Length", str(len(FILES[filename])))
-            self.end_headers()
-            if with_body:
-                whole = FILES[filename]
-                self.wfile.write(whole[: len(whole) // 2] if revision == "cut" else whole)
-
-    def refuse(self, status, code):
-        self.send_response(status)
-        self.send_header("X-Error-Code", code)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, *args):
-        pass
+        yield start
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A running server; HF_ENDPOINT names it and the cache is empty."""
-    handler = type("Handler", (Hub,), {"requests": []})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    server.requests = handler.requests
-    server.endpoint = f"http://127.0.0.1:{server.server_port}"
-    monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def hub(serve):
+    """What a hub without faults is asked for."""
+    return serve()
 
 
 @pytest.mark.parametrize("revision", ["main", COMMIT])
@@ -92,14 +53,14 @@ def test_a_file_arrives_as_it_is(hub, tmp_path, revision):
     assert target.read_bytes() == FILES[CLINVAR]
     assert not target.is_symlink()
     assert sorted(path.name for path in target.parent.iterdir()) == ["clinvar.csv"]
-    assert hub.requests[0] == f"HEAD /datasets/{LRB_REPOSITORY}/resolve/{revision}/{CLINVAR}"
+    assert hub[0][:2] == ("HEAD", f"/datasets/{LRB_REPOSITORY}/resolve/{revision}/{CLINVAR}")
 
 
 def test_the_second_time_comes_from_the_cache(hub, tmp_path):
     download_lrb(EQTL, tmp_path / "a.csv", revision="main")
-    hub.requests.clear()
+    hub.clear()
     download_lrb(EQTL, tmp_path / "b.csv", revision="main")
-    assert not [request for request in hub.requests if request.startswith("GET")]
+    assert "GET" not in {method for method, *_ in hub}
     assert (tmp_path / "b.csv").read_bytes() == FILES[EQTL]
 
 
@@ -109,12 +70,14 @@ def test_the_second_time_comes_from_the_cache(hub, tmp_path):
         ({"filename": "none.csv"}, "none.csv at revision 'main': the dataset has no such file"),
         ({"revision": "v9"}, "at revision 'v9': the dataset has no such revision"),
         ({"repo": "someone/else"}, "someone/else: .*no such dataset, or it wants a token"),
-        ({"revision": "broken"}, "the hub gives no answer .*500"),
-        ({"revision": "cut"}, "at revision 'cut': the download failed: "),
+        ({"heads": [{"status": 500}]}, "the hub gives no answer .*500"),
+        ({"gets": [{"cut": 20}]}, "at revision 'main': the download failed, 4 attempts: "),
         ({"repo": "no//name"}, "no//name: .*the download failed: "),
     ],
 )
-def test_a_refusal_is_one_sentence(hub, tmp_path, monkeypatch, arguments, sentence):
+def test_a_refusal_is_one_sentence(serve, tmp_path, monkeypatch, arguments, sentence):
+    serve(**{key: arguments[key] for key in FAULTS & arguments.keys()})
+    arguments = {key: value for key, value in arguments.items() if key not in FAULTS}
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     target = tmp_path / "out" / "t.csv"
     with pytest.raises(LongscaleError, match=sentence) as told:
@@ -160,7 +123,7 @@ def test_offline_uses_the_cache_and_nothing_else(hub, tmp_path):
     told = run(EQTL, "0")
     assert told.returncode == 0, told.stderr
     (tmp_path / "t.csv").unlink()
-    hub.requests.clear()
+    hub.clear()
     told = run(EQTL, "1")
     assert told.returncode == 0, told.stderr
     assert (tmp_path / "t.csv").read_bytes() == FILES[EQTL]
@@ -168,7 +131,7 @@ def test_offline_uses_the_cache_and_nothing_else(hub, tmp_path):
     assert told.returncode == 1
     assert "the file is not in the Hugging Face cache" in told.stderr
     assert "Traceback" not in told.stderr
-    assert hub.requests == []
+    assert hub == []
 
 
 def test_the_table_hangs_together():

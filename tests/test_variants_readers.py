@@ -191,8 +191,12 @@ HEADER = "CHROM,POS,REF,ALT,y\n"
         ("v.parquet", "PAR1 nothing", "not a readable Parquet file"),
         ("v.vcf", "", "cannot be read"),
         ("v.vcf", VCF_HEADER + VCF_COLUMNS, "holds no variant"),
-        ("v.vcf", VCF_HEADER + VCF_COLUMNS + "chr1\tten\t.\tA\tC\t.\t.\ty=1\n", "after line 7"),
-        ("v.vcf", VCF_HEADER + VCF_COLUMNS + "chr1\t10\n", "after line 7"),
+        (
+            "v.vcf",
+            VCF_HEADER + VCF_COLUMNS + "chr1\tten\t.\tA\tC\t.\t.\ty=1\n",
+            "line 8 cannot be read",
+        ),
+        ("v.vcf", VCF_HEADER + VCF_COLUMNS + "chr1\t10\n", "line 8 cannot be read"),
         ("v.vcf.gz", b"\x1f\x8b broken", "cannot be read"),
         ("v.xlsx", "x", "the suffix names no known format"),
     ],
@@ -205,6 +209,32 @@ def test_a_file_that_cannot_be_used_is_one_sentence(tmp_path, capfd, name, conte
     assert str(told.value).startswith(f"{path}: ")
     assert "\n" not in str(told.value)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("lost", [28, 60])
+def test_a_bgzipped_file_that_was_cut_is_told(tmp_path, lost):
+    """Even where the cut falls between two blocks, and all that is left can be read."""
+    path = tmp_path / "v.vcf.gz"
+    with pysam.BGZFile(str(path), "w") as handle:
+        handle.write((VCF_HEADER + VCF_COLUMNS + VCF_ROWS).encode())
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(LongscaleError, match=r"v\.vcf\.gz: .*cannot be read .*it is cut off"):
+        rows_of(path, {"label": "y"})
+
+
+@pytest.mark.parametrize("bad", ["chr1\tten\t.\tA\tC\t.\t.\ty=1", "chr1\t10", "", "#more"])
+def test_a_broken_row_of_a_vcf_is_told_with_its_line(tmp_path, bad):
+    path = write(tmp_path, "v.vcf", f"{VCF_HEADER}{VCF_COLUMNS}{VCF_ROWS}{bad}\n{VCF_ROWS}")
+    with pytest.raises(LongscaleError, match=r"v\.vcf: line 12 cannot be read"):
+        rows_of(path, {"label": "y"})
+
+
+@pytest.mark.parametrize("name", ["v.vcf", "v.vcf.gz", "v.vcf.bgz", "v.bcf"])
+@pytest.mark.parametrize("packed", [True, False])
+def test_the_content_and_not_the_suffix_says_how_a_vcf_is_packed(tmp_path, name, packed):
+    text = (VCF_HEADER + VCF_COLUMNS + VCF_ROWS).encode()
+    path = write(tmp_path, name, gzip.compress(text) if packed else text)
+    assert [row.line for row in rows_of(path, {"label": "y"})] == [8, 9, 10, 11]
 
 
 def test_an_info_key_that_is_not_declared_is_named(tmp_path):

@@ -142,6 +142,10 @@ def test_every_allele_is_accepted_or_in_the_ledger(finished):
         assert counts["accepted"] == pq.read_metadata(variants / f"{task}.parquet").num_rows
         assert counts["rejected"] == len(rejected)
     assert set(rejected["reason"]) == {"cut_by_limit"}
+    told = pd.read_csv(folder / "results/test/tables/variants.tsv", sep="\t")
+    assert told["task"].tolist() == ["sim_near", "sim_far"]
+    assert told.iloc[1]["cut_by_limit"] == len(rejected)
+    assert (folder / "results/test/tables/variants.html").exists()
 
 
 def test_a_second_run_does_nothing(finished):

@@ -8,8 +8,9 @@ from longscale.files import atomic_path
 from longscale.genome.assembly import read_aliases
 from longscale.genome.sequence import Genome
 from longscale.tasks.sources import column_map
-from longscale.variants.accept import accept_variants, summarise
+from longscale.variants.accept import accept_variants
 from longscale.variants.readers import read_variants
+from longscale.variants.summary import summarise, summary_facts
 
 with job(snakemake, echo=True) as report:
     task = snakemake.params.task
@@ -21,14 +22,10 @@ with job(snakemake, echo=True) as report:
         repair_swapped=task["swapped"] == "repair",
         limit=task["limit"],
     )
-    summary = summarise(*found)
-    report(f"{snakemake.wildcards.task}: {summary}")
+    report(f"{snakemake.wildcards.task}: {summarise(found)}")
     with atomic_path(snakemake.output.rejected) as part:
         found.rejected.to_csv(part, sep="\t", index=False)
     with atomic_path(snakemake.output.summary) as part:
-        reasons = found.rejected["reason"].value_counts().sort_index().to_dict()
-        swapped = int(found.accepted["swapped"].sum())
-        facts = {**found.counts, "swapped": swapped, "reasons": reasons}
-        Path(part).write_text(json.dumps(facts, indent=1) + "\n")
+        Path(part).write_text(json.dumps(summary_facts(found), indent=1) + "\n")
     with atomic_path(snakemake.output.accepted) as part:
         found.accepted.to_parquet(part, index=False)

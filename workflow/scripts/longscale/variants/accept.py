@@ -19,22 +19,22 @@ ACCEPTED_COLUMNS = ["contig", "pos", "ref", "alt", "label", "split", "tissue", "
 REJECTED_COLUMNS = ["line", "contig", "pos", "ref", "alt", "reason", "sentence"]
 IDENTITY = ["contig", "pos", "ref", "alt", "tissue"]
 
-REASONS = (
-    "unparseable",
-    "no_label",
-    "unknown_contig",
-    "no_alternative",
-    "symbolic_allele",
-    "star_allele",
-    "breakend",
-    "invalid_allele",
-    "out_of_bounds",
-    "reference_mismatch",
-    "too_many_ns",
-    "contradictory_label",
-    "duplicate",
-    "cut_by_limit",
-)
+REASONS = {
+    "unparseable": "the row, its position or its label cannot be read",
+    "no_label": "the row has no label",
+    "unknown_contig": "the genome has no contig of this name, under any alias",
+    "no_alternative": "ALT is missing or equals REF",
+    "symbolic_allele": "ALT is a symbol such as <DEL>",
+    "star_allele": "ALT is *, an allele that another variant deletes",
+    "breakend": "ALT is a breakend",
+    "invalid_allele": "REF or ALT has other letters than A, C, G and T",
+    "out_of_bounds": "REF lies outside its contig",
+    "reference_mismatch": "REF is not what the genome has there",
+    "too_many_ns": "the genome around the variant is mostly N",
+    "contradictory_label": "the same variant is there with both labels",
+    "duplicate": "the same variant is there before, with the same label",
+    "cut_by_limit": "the configuration's `limit` keeps fewer",
+}
 """Why an allele is not accepted, in the order in which the questions are asked."""
 
 N_FLANK_BP = 32
@@ -134,28 +134,6 @@ def accept_variants(
     return Accepted(accepted, rejected, counts)
 
 
-def summarise(accepted: pd.DataFrame, rejected: pd.DataFrame, counts: Mapping[str, int]) -> str:
-    """A few lines for a person: what was read, what was kept per split and class, what was not."""
-    lines = [
-        f"{counts['rows']:,} rows, {counts['alleles']:,} alleles: "
-        f"{counts['accepted']:,} accepted, {counts['rejected']:,} rejected"
-    ]
-    swapped = int(accepted["swapped"].sum())
-    if swapped:
-        lines.append(f"  REF and ALT exchanged: {swapped:,}, marked in the column swapped")
-    for split, rows in accepted.groupby("split", sort=True):
-        positives = int(rows["label"].sum())
-        lines.append(
-            f"  {split or 'no split'}: {len(rows):,} variants, {positives:,} with label 1, "
-            f"{len(rows) - positives:,} with label 0"
-        )
-    reasons = rejected.groupby("reason", sort=False)
-    for reason, rows in sorted(reasons, key=lambda item: (-len(item[1]), item[0])):
-        first = rows.iloc[0]
-        lines.append(f"  {reason}: {len(rows):,}, e.g. line {first.line}: {first.sentence}")
-    return "\n".join(lines)
-
-
 def normalise(genome: Genome, contig: str, pos: int, ref: str, alt: str) -> tuple[int, str, str]:
     """The parsimonious, left-aligned form of a variant (Tan et al. 2015, Bioinformatics 31:2202).
 
@@ -246,8 +224,7 @@ def _parse(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
     batch = ledger.reject(batch, bad, "unparseable", sentences)
 
     bad = (batch["label"] == "").to_numpy()
-    sentence = "the row has no label, or not one of the type that its column declares"
-    batch = ledger.reject(batch, bad, "no_label", sentence)
+    batch = ledger.reject(batch, bad, "no_label", "the row has no label")
 
     labels = batch["label"].str.lower().map(_LABELS)
     bad = labels.isna().to_numpy()
@@ -299,14 +276,14 @@ def _check_alleles(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
         batch = ledger.reject(batch, mask, reason, sentence)
     for column in ("ref", "alt"):
         bad = ~batch[column].str.fullmatch("[ACGT]+").to_numpy(dtype=bool)
-        shown = batch.loc[bad, column].map(_shorten)
+        shown = batch.loc[bad, column].map(shorten)
         sentences = column.upper() + " is '" + shown + "': only A, C, G and T can be used"
         batch = ledger.reject(batch, bad, "invalid_allele", sentences)
     same = (batch["ref"] == batch["alt"]).to_numpy()
     return ledger.reject(batch, same, "no_alternative", "ALT equals REF")
 
 
-def _shorten(allele: str) -> str:
+def shorten(allele: str) -> str:
     """An allele as it is shown to a person."""
     if len(allele) <= _SHOWN_BP:
         return allele
@@ -335,7 +312,7 @@ def _check_reference(
         )
         mismatch &= ~is_swapped
     sentences = [
-        f"REF is {_shorten(row.ref)} but the genome has {_shorten(bases)} at {row.contig}:{row.pos}"
+        f"REF is {shorten(row.ref)} but the genome has {shorten(bases)} at {row.contig}:{row.pos}"
         + (f", where ALT stands: {SWAPPED_HINT}" if swapped else "")
         for row, bases, swapped in zip(
             batch[mismatch].itertuples(), found[mismatch], is_swapped[mismatch], strict=True

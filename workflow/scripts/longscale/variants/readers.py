@@ -7,11 +7,15 @@ CSV and TSV (`.csv`, `.tsv`, `.txt`, each also `.gz`), Parquet (`.parquet`, `.pq
 import csv
 import difflib
 import gzip
+import shutil
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import IO, Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -203,16 +207,18 @@ def _texts(column: pa.Array) -> list[str]:
 def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
     """VCF or BCF through htslib; FILTER, QUAL and genotypes are not looked at."""
     verbosity = pysam.set_verbosity(0)  # htslib's own remarks are told by our sentences
-    line = 0
+    line, unit = 0, ""
     try:
-        line = _vcf_header_lines(path)
-        with pysam.VariantFile(str(path), drop_samples=True) as file:
+        with _open_vcf(path) as file:
             info = file.header.info
             keys = {key: columns[key] for key in VCF_COLUMNS if columns.get(key)}
             for key, name in keys.items():
                 if name not in info:
                     raise LongscaleError(_missing_column(path, key, name, list(info), "INFO key"))
             flags = {name for name in keys.values() if info[name].type == "Flag"}
+            unit, line = "record" if file.is_bcf else "line", _vcf_header_lines(file)
+            if not file.is_bcf:
+                _read_as_text(file.header, keys.values())
             for record in file:
                 line += 1
                 values = {
@@ -226,26 +232,65 @@ def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
                     record.alts or (),
                     **values,
                 )
-    except (OSError, ValueError, KeyError, EOFError) as error:
-        raise LongscaleError(f"{path}: cannot be read after line {line}: {error}") from error
+    except (OSError, ValueError, KeyError, EOFError, zlib.error) as error:
+        place = f"{unit} {line + 1} " if unit else ""
+        raise LongscaleError(
+            f"{path}: {place}cannot be read ({error}): it is cut off, damaged or no VCF or BCF"
+        ) from error
     finally:
         pysam.set_verbosity(verbosity)
 
 
+@contextmanager
+def _open_vcf(path: Path) -> Iterator[pysam.VariantFile]:
+    """A VCF or BCF. What gzip and not bgzip has packed is unpacked first: pysam cannot read it."""
+    with ExitStack() as stack:
+        if _is_gzip(path):
+            plain = stack.enter_context(NamedTemporaryFile(suffix=".vcf"))
+            shutil.copyfileobj(stack.enter_context(gzip.open(path)), plain)
+            plain.flush()
+            path = Path(plain.name)
+        yield stack.enter_context(pysam.VariantFile(str(path), drop_samples=True))
+
+
+def _is_gzip(path: Path) -> bool:
+    """Whether gzip has packed a file: bgzip writes an extra field (SAM specification, 4.1)."""
+    with path.open("rb") as handle:
+        head = handle.read(14)
+    return head[:2] == b"\x1f\x8b" and head[12:14] != b"BC"
+
+
+def _read_as_text(header: pysam.VariantHeader, names: Iterable[str]) -> None:
+    """Declare INFO keys anew as text, so that values arrive as they stand in the file.
+
+    Of what is declared as an integer htslib takes the digits in front: it would make 0 of 0.7. A
+    BCF has numbers in it, and nothing can be done there.
+    """
+    for name in dict.fromkeys(names):
+        header.info.remove_header(name)
+        header.add_line(f'##INFO=<ID={name},Number=.,Type=String,Description="{name}">')
+
+
 def _info_text(info: Mapping[str, Any], name: str, is_flag: bool) -> str:
-    """An INFO value as it stands in the file; a flag is 1 where set and 0 elsewhere."""
-    if is_flag:
-        return "1" if name in info else "0"
-    value = info.get(name)
-    if isinstance(value, tuple):
-        return ",".join("" if entry is None else str(entry) for entry in value)
-    return "" if value is None else str(value)
+    """An INFO value as it stands in the file; a flag is 1 where set and 0 where absent."""
+    if name not in info:
+        return "0" if is_flag else ""
+    value = info[name]
+    if is_flag and value in (True, ()):  # (): a key without a value, read as text
+        return "1"
+    return ",".join(map(_entry_text, value if isinstance(value, tuple) else (value,)))
 
 
-def _vcf_header_lines(path: Path) -> int:
-    """Number of header lines of a VCF, 0 for BCF (which has no lines)."""
-    if path.suffix.lower() == ".bcf":
+def _entry_text(entry: Any) -> str:
+    if isinstance(entry, float):
+        return str(np.float32(entry))  # what a BCF holds: 0.7, not 0.699999988079071
+    return "" if entry in (None, ".") else str(entry)
+
+
+def _vcf_header_lines(file: pysam.VariantFile) -> int:
+    """Number of header lines of a VCF (gzip reads what bgzip writes), 0 for BCF, which has none."""
+    if file.is_bcf:
         return 0
-    opener = open if path.suffix.lower() == ".vcf" else gzip.open
-    with opener(path, "rb") as handle:
+    opener = open if file.compression == "NONE" else gzip.open
+    with opener(file.filename, "rb") as handle:
         return next((count for count, text in enumerate(handle) if not text.startswith(b"#")), 0)
