@@ -30,21 +30,31 @@ def dense_attention(q, k, v, mask, slopes):
     return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
 
 
-def both(lengths, heads=3, head_dim=8, *, width=None, left=False, dtype=torch.float32, seed=0):
+def both(
+    lengths,
+    heads=3,
+    head_dim=8,
+    *,
+    width=None,
+    left=False,
+    dtype=torch.float32,
+    seed=0,
+    biased=True,
+):
     """Outputs at real tokens and gradients of q, k, v: (packed, dense)."""
     mask = mask_of(lengths, width, left)
     generator = torch.Generator().manual_seed(seed)
     shape = (3, *mask.shape, heads, head_dim)
     qkv = torch.randn(shape, generator=generator, dtype=dtype)
     weight = torch.randn(shape[1:], generator=generator, dtype=dtype) * mask[..., None, None]
-    slopes = alibi_slopes(heads).to(dtype)
+    slopes = alibi_slopes(heads).to(dtype) * biased
     packing = pack(mask)
     results = []
     for packed in (True, False):
         leaf = qkv.clone().requires_grad_()
         if packed:
             q, k, v = leaf.flatten(1, 2)[:, packing.tokens]
-            band = alibi_band(slopes, packing.longest)[None]
+            band = alibi_band(slopes, packing.longest)[None] if biased else None
             output = packing.unpack(packed_attention(q, k, v, packing, band))
         else:
             output = dense_attention(*leaf, mask, slopes)
@@ -60,6 +70,12 @@ def both(lengths, heads=3, head_dim=8, *, width=None, left=False, dtype=torch.fl
 @pytest.mark.parametrize("left", [False, True])
 def test_equals_dense_attention(lengths, left):
     packed, dense = both(lengths, width=max(lengths) + 2, left=left)
+    torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_equals_dense_attention_without_a_bias(left):
+    packed, dense = both([5, 64, 5, 33, 64, 1], width=66, left=left, biased=False)
     torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
 
 
@@ -106,6 +122,7 @@ def test_packing_describes_the_batch():
     assert packing.groups == ((1, 1), (1, 2), (2, 3))
     assert packing.longest == 3
     assert packing.first_tokens().tolist() == [3, 0, 1, 6]
+    assert packing.positions().tolist() == [0, 0, 1, 0, 1, 2, 0, 1, 2]
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.booleans())
@@ -143,11 +160,12 @@ class LargestAllocation(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("lengths", [[512], [511, 512, 512]])
-def test_no_scores_and_no_bias_are_materialised(lengths):
+@pytest.mark.parametrize("biased", [True, False])
+def test_no_scores_and_no_bias_are_materialised(lengths, biased):
     packing = pack(mask_of(lengths))
     q, k, v = torch.randn(3, sum(lengths), 2, 8).requires_grad_().unbind(0)
     with LargestAllocation() as seen:
-        band = alibi_band(alibi_slopes(2), packing.longest)[None]
+        band = alibi_band(alibi_slopes(2), packing.longest)[None] if biased else None
         packed_attention(q, k, v, packing, band).sum().backward()
     assert seen.bytes <= 3 * sum(lengths) * 2 * 8 * 4  # q, k and v together
     assert seen.bytes < 512 * 512 * 4  # one head's scores of one sequence
