@@ -38,8 +38,7 @@ def encode_characters(windows: np.ndarray, *, cls: bool = True) -> TokenSpans:
     """Tokens of `windows` (rows, window_bp) uint8 ASCII: [CLS] first, [SEP] last.
 
     Anything but A, C, G, T and N, lower case too, is [UNK]. The tokenizer of the original code adds
-    both special tokens; that of the hub's repositories (`cls` False) adds [SEP] alone
-    (HazyResearch/hyena-dna issue #50).
+    both special tokens; that of the hub's repositories (`cls` False) adds [SEP] alone.
     """
     row, starts = (index.ravel() for index in np.indices(windows.shape, dtype=np.int32))
     ids = _IDS[windows].ravel()
