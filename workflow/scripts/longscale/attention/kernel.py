@@ -95,33 +95,41 @@ def pack(attention_mask: torch.Tensor) -> Packing:
     )
 
 
+def unbiased_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing
+) -> torch.Tensor:
+    """softmax(q k^T) v within each sequence; arguments as those of `packed_attention`."""
+    sizes = [sequences * n for sequences, n in packing.groups]
+    outputs = []
+    for group, *qkv in zip(packing.groups, *(x.split(sizes) for x in (q, k, v)), strict=True):
+        grouped = (x.unflatten(0, group).transpose(1, 2) for x in qkv)  # g H n d
+        mixed = F.scaled_dot_product_attention(*grouped, scale=1.0)
+        outputs.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)
+
+
 def packed_attention(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    packing: Packing,
-    band: torch.Tensor | None = None,
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing, band: torch.Tensor
 ) -> torch.Tensor:
     """softmax(q k^T + bias) v within each sequence; (T, H, d) -> (T, H, d).
 
     `q` carries every factor on the logits (1/sqrt(d), alpha, beta), which is what keeps them off
     the bias. `band`: `alibi_band` of at least the longest sequence, (1, H, W) for all sequences or
-    (B, H, W) in packed order; None: there is no bias.
+    (B, H, W) in packed order.
     """
     sizes = [sequences * n for sequences, n in packing.groups]
-    each = band is not None and len(band) > 1
-    bands = band.split([sequences for sequences, _ in packing.groups]) if each else None
+    bands = band.split([sequences for sequences, _ in packing.groups]) if len(band) > 1 else None
     outputs = []
     for index, ((sequences, n), *qkv) in enumerate(
         zip(packing.groups, q.split(sizes), k.split(sizes), v.split(sizes), strict=True)
     ):
         queries, keys, values = (x.unflatten(0, (sequences, n)) for x in qkv)
-        bias = None
-        if band is not None:  # as a view of the band, which runs against the order of the keys
-            keys, values = keys.flip(1), values.flip(1)
-            bias = hankel_view(band if bands is None else bands[index], n)
         mixed = F.scaled_dot_product_attention(
-            *(x.transpose(1, 2) for x in (queries, keys, values)), attn_mask=bias, scale=1.0
+            queries.transpose(1, 2),
+            keys.flip(1).transpose(1, 2),
+            values.flip(1).transpose(1, 2),
+            attn_mask=hankel_view(band if bands is None else bands[index], n),
+            scale=1.0,
         )
         outputs.append(mixed.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs)

@@ -22,7 +22,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput
 
 from longscale.attention.geometry import BASE, rotation
-from longscale.attention.kernel import Packing, pack, packed_attention
+from longscale.attention.kernel import Packing, pack, unbiased_attention
 from longscale.attention.rules import length_rule
 from longscale.errors import LongscaleError
 from longscale.models.head_rules import HeadRules
@@ -166,7 +166,7 @@ class NucleotideTransformerSelfAttention(nn.Module):
         q, k, v = (part.unflatten(-1, (self.heads, self.head_dim)) for part in qkv)  # T H d
         q = q * (beta * self.head_dim**-0.5)  # the one place where a length rule acts
         q, k = (_rotated(part, turn).to(v.dtype) for part in (q, k))
-        return packed_attention(q, k, v, packing).flatten(1)  # T D
+        return unbiased_attention(q, k, v, packing).flatten(1)  # T D
 
 
 class NucleotideTransformerAttention(nn.Module):
