@@ -30,24 +30,14 @@ def dense_attention(q, k, v, mask, slopes):
     return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v)
 
 
-def both(
-    lengths,
-    heads=3,
-    head_dim=8,
-    *,
-    width=None,
-    left=False,
-    dtype=torch.float32,
-    seed=0,
-    biased=True,
-):
+def both(lengths, heads=3, head_dim=8, *, width=None, left=False, dtype=torch.float32, seed=0):
     """Outputs at real tokens and gradients of q, k, v: (packed, dense)."""
     mask = mask_of(lengths, width, left)
     generator = torch.Generator().manual_seed(seed)
     shape = (3, *mask.shape, heads, head_dim)
     qkv = torch.randn(shape, generator=generator, dtype=dtype)
     weight = torch.randn(shape[1:], generator=generator, dtype=dtype) * mask[..., None, None]
-    slopes = alibi_slopes(heads).to(dtype) * biased
+    slopes = alibi_slopes(heads).to(dtype)
     packing = pack(mask)
     results = []
     for packed in (True, False):
@@ -55,11 +45,7 @@ def both(
         if packed:
             q, k, v = leaf.flatten(1, 2)[:, packing.tokens]
             band = alibi_band(slopes, packing.longest)[None]
-            output = packing.unpack(
-                packed_attention(q, k, v, packing, band)
-                if biased
-                else unbiased_attention(q, k, v, packing)
-            )
+            output = packing.unpack(packed_attention(q, k, v, packing, band))
         else:
             output = dense_attention(*leaf, mask, slopes)
         (output * weight).sum().backward()
@@ -74,12 +60,6 @@ def both(
 @pytest.mark.parametrize("left", [False, True])
 def test_equals_dense_attention(lengths, left):
     packed, dense = both(lengths, width=max(lengths) + 2, left=left)
-    torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("left", [False, True])
-def test_equals_dense_attention_without_a_bias(left):
-    packed, dense = both([5, 64, 5, 33, 64, 1], width=66, left=left, biased=False)
     torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
 
 
@@ -170,7 +150,6 @@ def test_no_scores_and_no_bias_are_materialised(lengths):
     with LargestAllocation() as seen:
         band = alibi_band(alibi_slopes(2), packing.longest)[None]
         packed_attention(q, k, v, packing, band).sum().backward()
-        unbiased_attention(q, k, v, packing).sum().backward()
     assert seen.bytes <= 3 * sum(lengths) * 2 * 8 * 4  # q, k and v together
     assert seen.bytes < 512 * 512 * 4  # one head's scores of one sequence
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in seen.operations
@@ -191,3 +170,23 @@ def test_half_precision_inputs_are_close_to_float32():
     half = packed_attention(*(x.bfloat16() for x in (q, k, v)), packing, band)
     assert half.dtype == torch.bfloat16
     assert F.mse_loss(half.float(), exact).sqrt() < 0.01 * exact.std()
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("lengths", [[1], [5, 64, 5, 33, 64, 1], [513, 700]])
+def test_attention_without_a_bias_equals_dense_attention(lengths, left):
+    mask = mask_of(lengths, width=max(lengths) + 2, left=left)
+    packing = pack(mask)
+    leaf = torch.randn(3, *mask.shape, 3, 8).requires_grad_()
+    weight = torch.randn(*mask.shape, 3, 8) * mask[..., None, None]
+    with LargestAllocation() as seen:
+        output = unbiased_attention(*leaf.flatten(1, 2)[:, packing.tokens], packing)
+    assert seen.bytes <= leaf.untyped_storage().nbytes()  # no scores
+    dense = dense_attention(*leaf, mask, torch.zeros(3))
+    gradients = [
+        torch.autograd.grad((either * weight).sum(), leaf)[0]
+        for either in (packing.unpack(output), dense)
+    ]
+    dense = dense * mask[..., None, None]
+    torch.testing.assert_close(packing.unpack(output), dense, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(*gradients, atol=2e-5, rtol=1e-5)
