@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from longscale.attention.alibi import alibi_band, alibi_slopes
-from longscale.attention.kernel import pack, packed_attention
+from longscale.attention.kernel import pack, packed_attention, unbiased_attention
 from longscale.errors import LongscaleError
 
 
@@ -106,6 +106,7 @@ def test_packing_describes_the_batch():
     assert packing.groups == ((1, 1), (1, 2), (2, 3))
     assert packing.longest == 3
     assert packing.first_tokens().tolist() == [3, 0, 1, 6]
+    assert packing.positions().tolist() == [0, 0, 1, 0, 1, 2, 0, 1, 2]
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=8), st.booleans())
@@ -169,3 +170,23 @@ def test_half_precision_inputs_are_close_to_float32():
     half = packed_attention(*(x.bfloat16() for x in (q, k, v)), packing, band)
     assert half.dtype == torch.bfloat16
     assert F.mse_loss(half.float(), exact).sqrt() < 0.01 * exact.std()
+
+
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("lengths", [[1], [5, 64, 5, 33, 64, 1], [513, 700]])
+def test_attention_without_a_bias_equals_dense_attention(lengths, left):
+    mask = mask_of(lengths, width=max(lengths) + 2, left=left)
+    packing = pack(mask)
+    leaf = torch.randn(3, *mask.shape, 3, 8).requires_grad_()
+    weight = torch.randn(*mask.shape, 3, 8) * mask[..., None, None]
+    with LargestAllocation() as seen:
+        output = unbiased_attention(*leaf.flatten(1, 2)[:, packing.tokens], packing)
+    assert seen.bytes <= leaf.untyped_storage().nbytes()  # no scores
+    dense = dense_attention(*leaf, mask, torch.zeros(3))
+    gradients = [
+        torch.autograd.grad((either * weight).sum(), leaf)[0]
+        for either in (packing.unpack(output), dense)
+    ]
+    dense = dense * mask[..., None, None]
+    torch.testing.assert_close(packing.unpack(output), dense, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(*gradients, atol=2e-5, rtol=1e-5)

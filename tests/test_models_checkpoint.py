@@ -18,6 +18,12 @@ from longscale.models.dnabert2 import (
     DNABERT2Model,
 )
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM, GAUAlphaModel
+from longscale.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM, HyenaDNAModel
+from longscale.models.nucleotide_transformer import (
+    NucleotideTransformerConfig,
+    NucleotideTransformerForMaskedLM,
+    NucleotideTransformerModel,
+)
 
 # What the published config.json holds beside the architecture.
 PUBLISHED_EXTRAS = {
@@ -499,5 +505,266 @@ def test_gau_alpha_is_converted(gau_published, tmp_path):
 
 def test_a_checkpoint_of_neither_family_is_refused(gau_published, tmp_path):
     torch.save({"roformer.embeddings": torch.zeros(1)}, gau_published / "pytorch_model.bin")
-    with pytest.raises(LongscaleError, match=r"begins with bert\. or gau_alpha\.; .* or GAU-a"):
+    with pytest.raises(LongscaleError, match=r"begins with bert\. or gau_alpha\. or .* or GAU-a"):
         convert_checkpoint(gau_published, tmp_path / "converted")
+
+
+# --- Nucleotide Transformer v2 ----------------------------------------------------------------
+
+# What InstaDeepAI/nucleotide-transformer-v2-*-multi-species have, but for the sizes.
+NT_PUBLISHED = {
+    "add_bias_fnn": False,
+    "architectures": ["EsmForMaskedLM"],
+    "attention_probs_dropout_prob": 0.0,
+    "auto_map": {"AutoModelForMaskedLM": "modeling_esm.EsmForMaskedLM"},
+    "emb_layer_norm_before": False,
+    "esmfold_config": None,
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": 16,
+    "initializer_range": 0.02,
+    "intermediate_size": 12,
+    "is_folding_model": False,
+    "layer_norm_eps": 1e-12,
+    "mask_token_id": 2,
+    "max_position_embeddings": 66,
+    "model_type": "esm",
+    "num_attention_heads": 2,
+    "num_hidden_layers": 2,
+    "pad_token_id": 1,
+    "position_embedding_type": "rotary",
+    "tie_word_embeddings": False,
+    "token_dropout": False,
+    "torch_dtype": "float32",
+    "transformers_version": "4.32.0.dev0",
+    "use_cache": False,
+    "vocab_list": None,
+    "vocab_size": 30,
+}
+
+
+@pytest.fixture
+def nt_published(tmp_path):
+    """A folder like the published checkpoint's, with all that it holds beside the weights."""
+    torch.manual_seed(0)
+    known = NucleotideTransformerConfig.__dataclass_fields__.keys() & NT_PUBLISHED.keys()
+    config = NucleotideTransformerConfig(**{key: NT_PUBLISHED[key] for key in known})
+    weights = NucleotideTransformerForMaskedLM(config).state_dict() | {
+        "esm.embeddings.position_ids": torch.arange(66)[None],
+        "esm.embeddings.position_embeddings.weight": torch.randn(66, 16),
+        "esm.contact_head.regression.weight": torch.randn(1, 4),
+        "esm.contact_head.regression.bias": torch.randn(1),
+    }
+    for layer in range(2):
+        key = f"esm.encoder.layer.{layer}.attention.self.rotary_embeddings.inv_freq"
+        weights[key] = 10000 ** -(torch.arange(4) / 4)
+    folder = tmp_path / "nt"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(NT_PUBLISHED))
+    (folder / "vocab.txt").write_text("<unk>\n<pad>\n")
+    torch.save(weights, folder / "pytorch_model.bin")
+    return folder
+
+
+def test_nucleotide_transformer_is_loaded_whole(nt_published):
+    stored = weights_of(nt_published)
+    model = load_checkpoint(NucleotideTransformerForMaskedLM, nt_published, complete=True)
+    assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+    assert model.config.n_train == 64  # tokens, positions being counted from 2
+    assert not model.training
+    encoder = load_checkpoint(NucleotideTransformerModel, nt_published, n_train=9)
+    assert encoder.config.n_train == 9
+    assert all(torch.equal(v, stored[f"esm.{key}"]) for key, v in encoder.state_dict().items())
+    lower = load_checkpoint(NucleotideTransformerModel, nt_published, num_hidden_layers=1)
+    assert len(lower.encoder.layer) == 1
+
+
+NT_KEY = "esm.encoder.layer.1.intermediate.dense.weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({NT_KEY: None}, rf"keys are missing: {NT_KEY};"),
+        ({"lm_head.decoder.weight": None}, "missing: lm_head.decoder.weight;"),
+        ({"esm.encoder.layer.0.intermediate.dense.bias": torch.zeros(24)}, "unexpected: esm"),
+        ({NT_KEY: torch.zeros(12, 16)}, rf"{NT_KEY} is \(12, 16\) but \(24, 16\)"),
+        ({"esm.embeddings.LayerNorm.weight": torch.ones(16)}, "unexpected: esm.embeddings.Lay"),
+    ],
+)
+def test_nucleotide_transformer_weights_that_do_not_fit_are_refused(
+    nt_published, changes, sentence
+):
+    change(nt_published, **changes)
+    with pytest.raises(LongscaleError, match=sentence):
+        load_checkpoint(NucleotideTransformerForMaskedLM, nt_published)
+
+
+def test_version_1_is_refused(nt_published):
+    changes = {"position_embedding_type": "absolute", "token_dropout": True}
+    (nt_published / "config.json").write_text(json.dumps(NT_PUBLISHED | changes))
+    with pytest.raises(LongscaleError, match=r"config\.json: position_embedding_type: 'absolute'"):
+        load_checkpoint(NucleotideTransformerForMaskedLM, nt_published)
+
+
+def test_nucleotide_transformer_is_converted(nt_published, tmp_path):
+    out = tmp_path / "converted"
+    convert_checkpoint(nt_published, out)
+    assert (out / "vocab.txt").is_file()
+    stored = weights_of(nt_published)
+    for model in (
+        NucleotideTransformerForMaskedLM.from_pretrained(out),
+        load_checkpoint(NucleotideTransformerForMaskedLM, out, complete=True),
+    ):
+        assert model.config.n_train == 64
+        assert all(torch.equal(value, stored[key]) for key, value in model.state_dict().items())
+
+
+# --- HyenaDNA ---------------------------------------------------------------------------------
+
+# What LongSafari/hyenadna-*-hf have, but for the sizes.
+HYENA_PUBLISHED = {
+    "activation_freq": 10,
+    "architectures": ["HyenaDNAForCausalLM"],
+    "auto_map": {"AutoModel": "modeling_hyena.HyenaDNAModel"},
+    "d_inner": 24,
+    "d_model": 8,
+    "emb_dim": 5,
+    "embed_dropout": 0.1,
+    "filter_order": 6,
+    "hyena_dropout": 0.0,
+    "hyena_filter_dropout": 0.0,
+    "hyena_order": 2,
+    "initializer_range": 0.02,
+    "layer_norm_epsilon": 1e-05,
+    "max_seq_len": 34,
+    "model_type": "hyenadna",
+    "n_layer": 2,
+    "num_inner_mlps": 2,
+    "pad_token_id": 4,
+    "pad_vocab_size_multiple": 8,
+    "short_filter_order": 3,
+    "tie_word_embeddings": False,
+    "torch_dtype": "float32",
+    "train_freq": True,
+    "transformers_version": "4.35.0.dev0",
+    "use_bias": True,
+    "vocab_size": 12,
+}
+# The same in the words of the original code.
+HYENA_ORIGINAL = {
+    "d_model": 8,
+    "n_layer": 2,
+    "d_inner": 24,
+    "vocab_size": 12,
+    "resid_dropout": 0.0,
+    "embed_dropout": 0.1,
+    "fused_mlp": False,
+    "residual_in_fp32": True,
+    "pad_vocab_size_multiple": 8,
+    "checkpoint_mixer": True,
+    "layer": {
+        "_name_": "hyena",
+        "emb_dim": 5,
+        "filter_order": 6,
+        "local_order": 3,
+        "l_max": 34,
+        "modulate": True,
+        "w": 10,
+        "lr": 6e-4,
+        "lr_pos_emb": 0.0,
+    },
+}
+FREQ = "implicit_filter.1.freq"
+
+
+@pytest.fixture
+def hyena_published(tmp_path):
+    """A folder like the published checkpoint's; its head is stored, and equal or not."""
+    torch.manual_seed(0)
+    known = HyenaDNAConfig.__dataclass_fields__.keys() & HYENA_PUBLISHED.keys()
+    model = HyenaDNAForCausalLM(HyenaDNAConfig(**{key: HYENA_PUBLISHED[key] for key in known}))
+    with torch.no_grad():
+        for value in model.state_dict().values():  # buffers, too
+            value.copy_(torch.randn_like(value))
+    folder = tmp_path / "hyena"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(HYENA_PUBLISHED))
+    safetensors.torch.save_file(model.state_dict(), folder / "model.safetensors")
+    return folder
+
+
+def rewrite_hyena(folder, rename=lambda key: [key], config=HYENA_PUBLISHED):
+    """The same weights under other names (none, one or several for each)."""
+    weights = safetensors.torch.load_file(folder / "model.safetensors")
+    renamed = {name: value.clone() for key, value in weights.items() for name in rename(key)}
+    safetensors.torch.save_file(renamed, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config))
+    return weights
+
+
+def same_as(model, weights, without=()):
+    return all(
+        torch.equal(value, weights[key])
+        for key, value in model.state_dict().items()
+        if key not in without
+    )
+
+
+@pytest.mark.parametrize("places", [[1], [3], [5], [1, 3, 5]])
+def test_hyenadna_is_loaded_whole_wherever_the_shared_frequencies_stand(hyena_published, places):
+    def rename(key):
+        return [key.replace(FREQ, f"implicit_filter.{place}.freq") for place in places]
+
+    weights = rewrite_hyena(hyena_published, rename)
+    model = load_checkpoint(HyenaDNAForCausalLM, hyena_published, complete=True)
+    assert same_as(model, weights)
+    assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+    encoder = load_checkpoint(HyenaDNAModel, hyena_published)
+    assert same_as(encoder, {key.removeprefix("hyena."): v for key, v in weights.items()})
+
+
+@pytest.mark.parametrize("outer", ["model.", ""])
+def test_the_names_of_the_original_code_are_known(hyena_published, outer):
+    def rename(key):
+        if key == "lm_head.weight":
+            return []  # it is the embeddings
+        key = key.replace("hyena.", outer)
+        return [key.replace(".mixer.", ".mixer.layer.").replace(".mlp.", ".mlp.layer.")]
+
+    weights = rewrite_hyena(hyena_published, rename, HYENA_ORIGINAL)
+    model = load_checkpoint(HyenaDNAForCausalLM, hyena_published, complete=True)
+    assert same_as(model, weights, without=["lm_head.weight"])
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    config = model.config
+    assert (config.max_seq_len, config.activation_freq, config.hyena_order) == (34, 10, 2)
+    rewrite_hyena(hyena_published, config=HYENA_ORIGINAL | {"layer": {"modulate": False}})
+    with pytest.raises(LongscaleError, match=r"config\.json: layer: .* modulate true"):
+        load_checkpoint(HyenaDNAForCausalLM, hyena_published)
+
+
+def test_frequencies_that_differ_are_refused(hyena_published):
+    rewrite_hyena(hyena_published, lambda key: [key, key.replace(FREQ, "implicit_filter.3.freq")])
+    weights = safetensors.torch.load_file(hyena_published / "model.safetensors")
+    key = next(key for key in weights if key.endswith("3.freq"))
+    safetensors.torch.save_file(
+        weights | {key: weights[key] + 1}, hyena_published / "model.safetensors"
+    )
+    with pytest.raises(LongscaleError, match=r"\.freq differs from .*1\.freq"):
+        load_checkpoint(HyenaDNAForCausalLM, hyena_published)
+
+
+@pytest.mark.parametrize("gone", [FREQ, "pos_emb.z", "modulation.deltas", "lm_head.weight"])
+def test_hyenadna_without_a_part_is_refused(hyena_published, gone):
+    rewrite_hyena(hyena_published, lambda key: [] if key.endswith(gone) else [key])
+    with pytest.raises(LongscaleError, match=f"keys are missing: .*{gone}"):
+        load_checkpoint(HyenaDNAForCausalLM, hyena_published)
+
+
+def test_hyenadna_is_converted(hyena_published, tmp_path):
+    weights = rewrite_hyena(hyena_published)
+    convert_checkpoint(hyena_published, tmp_path / "converted")
+    for model in (
+        HyenaDNAForCausalLM.from_pretrained(tmp_path / "converted"),
+        load_checkpoint(HyenaDNAForCausalLM, tmp_path / "converted", complete=True),
+    ):
+        assert same_as(model, weights)

@@ -1,6 +1,7 @@
 """The parity check: against the original implementations' numbers, and against broken fixtures."""
 
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -35,10 +36,19 @@ META = {
 }
 
 
-@pytest.mark.parametrize(("family", "least"), [("dnabert2", 3), ("gau", 7)])
-def test_every_fixture_of_a_family_passes(shared, family, least):
-    results = {result.file: result for result in check_folder(shared / "parity")}
-    assert results.keys() == {path.name for path in (shared / "parity").glob("*.npz")}
+FAMILIES = [("dnabert2", 3), ("gau", 7), ("hyenadna", 1), ("nucleotide_transformer_v2", 3)]
+
+
+@pytest.fixture(scope="module")
+def shared_results(shared):
+    return {result.file: result for result in check_folder(shared / "parity")}
+
+
+@pytest.mark.parametrize(("family", "least"), FAMILIES)
+def test_every_fixture_of_a_family_passes(shared, shared_results, family, least):
+    results, folder = shared_results, shared / "parity"
+    files = [*folder.glob("*.npz"), *folder.glob("nucleotide_transformer_v2_*.json")]
+    assert results.keys() == {path.name for path in files}
     own = {name: result for name, result in results.items() if name.startswith(f"{family}_")}
     checked = {name for name, result in own.items() if result.error is not None}
     assert checked == {name for name in own if not name.startswith(f"{family}_weights")}
@@ -356,3 +366,113 @@ def test_a_meta_of_gau_alpha_that_is_not_known_is_an_error(gau_folder, changes, 
     with pytest.raises(LongscaleError, match=sentence) as error:
         check_folder(gau_folder)
     assert "gau_one.npz" in str(error.value)
+
+
+# --- HyenaDNA and Nucleotide Transformer v2 ---------------------------------------------------
+
+OWN_WEIGHTS = ["hyenadna_tiny.npz", "nucleotide_transformer_v2_tiny.npz"]
+TABLES = {
+    "nucleotide_transformer_v2_50m_shapes.json": "lm_head.bias",
+    "nucleotide_transformer_v2_tokenizer.json": "'ACGTACN'",
+}
+
+
+def arrays_of(path):
+    with np.load(path) as archive:
+        return {key: archive[key] for key in archive.files}
+
+
+def is_input(key):
+    return key.split("/")[-1] in ("meta", "input_ids", "attention_mask", "grad_seed")
+
+
+@pytest.mark.parametrize("name", OWN_WEIGHTS)
+def test_every_output_is_compared(shared, tmp_path, name):
+    """A difference in any array, other than inputs, weights and padding, fails and is named."""
+    arrays = arrays_of(shared / "parity" / name)
+    outputs = [key for key in arrays if not is_input(key) and not key.startswith("weight/")]
+    assert {key.split("/")[-1] for key in outputs} >= {"hidden"}
+    for key in outputs:
+        wrong = arrays[key].copy()
+        wrong.flat[0] += 2e-3 * max(1.0, np.abs(wrong).max())
+        np.savez(tmp_path / name, **(arrays | {key: wrong}))
+        (result,) = check_folder(tmp_path)
+        assert result.failed
+        assert result.where == key
+
+
+# What is stored beside the weights without effect on any output.
+UNREAD = ("inv_freq", "position_embeddings.weight", "regression.weight", "regression.bias")
+
+
+@pytest.mark.parametrize("name", OWN_WEIGHTS)
+def test_every_weight_is_read(shared, tmp_path, name):
+    arrays = arrays_of(shared / "parity" / name)
+    first = [key for key in arrays if key.startswith("weight/") and not re.search(r"rs?\.1\.", key)]
+    assert 20 < len(first) < len(arrays)  # all but those of the second layer
+    for key in first:
+        wrong = arrays[key] + 0.02 * np.random.default_rng(0).normal(size=arrays[key].shape)
+        changed = {key: wrong.astype(np.float32)}
+        if key.endswith("1.freq"):  # one parameter under three names
+            changed |= {key.replace("1.freq", f"{place}.freq"): changed[key] for place in (3, 5)}
+        if key.endswith(("3.freq", "5.freq")):
+            np.savez(tmp_path / name, **(arrays | changed))
+            with pytest.raises(LongscaleError, match="differs from"):
+                check_folder(tmp_path)
+            continue
+        np.savez(tmp_path / name, **(arrays | changed))
+        (result,) = check_folder(tmp_path)
+        assert result.failed != key.endswith(UNREAD), (key, str(result))
+
+
+@pytest.mark.parametrize("name", OWN_WEIGHTS)
+def test_whichever_inputs_a_file_holds_are_checked(shared, tmp_path, name):
+    arrays = arrays_of(shared / "parity" / name)
+    moved = {f"c{key[1:]}" if key.startswith("a/") else key: value for key, value in arrays.items()}
+    np.savez(tmp_path / name, **(arrays | moved))
+    assert not check_folder(tmp_path)[0].failed
+    moved["c/input_ids"] = moved["c/input_ids"][::-1]
+    np.savez(tmp_path / name, **(arrays | moved))
+    (result,) = check_folder(tmp_path)
+    assert result.failed
+    assert result.where.startswith("c/")
+    np.savez(tmp_path / name, **{k: v for k, v in arrays.items() if k != "a/input_ids"})
+    with pytest.raises(LongscaleError, match="missing: 'a/input_ids'"):
+        check_folder(tmp_path)
+
+
+def test_padding_of_nucleotide_transformer_is_not_compared(shared, tmp_path):
+    arrays = arrays_of(shared / "parity" / OWN_WEIGHTS[1])
+    for key in ("a/eps1e-5/logits", "a/eps1e-12/hidden", "a/eps1e-12/layer1_hidden"):
+        arrays[key][arrays["a/attention_mask"] == 0] = 7
+    np.savez(tmp_path / OWN_WEIGHTS[1], **arrays)
+    assert not check_folder(tmp_path)[0].failed
+
+
+@pytest.mark.parametrize(("name", "entry"), TABLES.items())
+def test_tables_are_compared_entry_by_entry(shared, tmp_path, name, entry):
+    table = json.loads((shared / "parity" / name).read_text())
+    if "shapes" in table:
+        table["shapes"]["lm_head.bias"] = [4106]
+    else:
+        table["examples"]["ACGTACN"][-1] -= 1
+    (tmp_path / name).write_text(json.dumps(table))
+    (result,) = check_folder(tmp_path)
+    assert result.failed
+    assert result.where.startswith(entry)
+    assert "FAILED" in str(result)
+    (tmp_path / name).write_text("{}")
+    with pytest.raises(LongscaleError, match=f"{name}: .* missing"):
+        check_folder(tmp_path)
+
+
+def test_a_key_that_the_table_lacks_or_the_model_lacks_is_named(shared, tmp_path):
+    name = next(iter(TABLES))
+    table = json.loads((shared / "parity" / name).read_text())
+    for gone, new in (("lm_head.dense.bias", None), (None, "esm.more.weight")):
+        shapes = {key: shape for key, shape in table["shapes"].items() if key != gone}
+        shapes |= {new: [3]} if new else {}
+        (tmp_path / name).write_text(json.dumps(table | {"shapes": shapes}))
+        (result,) = check_folder(tmp_path)
+        assert result.failed
+        assert (gone or new) in result.where

@@ -85,6 +85,15 @@ def rotation(head_dim: int, base: float = BASE) -> torch.Tensor:
     return base ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
 
+def ntk_base(head_dim: int, stretch: float) -> float:
+    """B s^(d/(d-2)): the base of NTK-aware scaling for sequences `stretch` = s times as long.
+
+    The slowest pair of features then turns s times slower, the fastest as before. Sources: bloc97
+    2023, "NTK-Aware Scaled RoPE"; Peng et al. 2023 (arXiv 2309.00071), section 3.1.
+    """
+    return BASE * stretch ** (head_dim / (head_dim - 2))
+
+
 def steps(n: int) -> torch.Tensor:
     """0 ... n - 1 as float64."""
     import torch

@@ -49,6 +49,12 @@ class Packing:
         starts = lengths.cumsum(0) - lengths
         return torch.empty_like(starts).index_copy(0, self.rows, starts)
 
+    def positions(self) -> torch.Tensor:
+        """Place of each packed token in its sequence, from 0, (T,)."""
+        lengths = self.lengths.long().to(self.rows.device)
+        starts = lengths.cumsum(0) - lengths
+        return torch.arange(len(self.tokens), device=starts.device) - starts[self.sequence]
+
     def unpack(self, packed: torch.Tensor) -> torch.Tensor:
         """(T, ...) -> (B, L, ...), zero where there is no real token."""
         batch, length = self.shape
@@ -87,6 +93,19 @@ def pack(attention_mask: torch.Tensor) -> Packing:
         sequence=sequence,
         groups=groups,
     )
+
+
+def unbiased_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, packing: Packing
+) -> torch.Tensor:
+    """softmax(q k^T) v within each sequence; arguments as those of `packed_attention`."""
+    sizes = [sequences * n for sequences, n in packing.groups]
+    outputs = []
+    for group, *qkv in zip(packing.groups, *(x.split(sizes) for x in (q, k, v)), strict=True):
+        grouped = (x.unflatten(0, group).transpose(1, 2) for x in qkv)  # g H n d
+        mixed = F.scaled_dot_product_attention(*grouped, scale=1.0)
+        outputs.append(mixed.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs)
 
 
 def packed_attention(

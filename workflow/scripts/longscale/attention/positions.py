@@ -18,12 +18,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from longscale.attention.geometry import (
-    BASE,
     Geometry,
     Piece,
     Setting,
     clamped_sides,
     everything,
+    ntk_base,
     rotation,
     steps,
 )
@@ -54,17 +54,13 @@ def pi(s: Setting) -> Geometry:
     return everything(steps(s.n) / s.stretch, rotation(s.head_dim))
 
 
-def _ntk_base(s: Setting, factor: float) -> float:
-    return BASE * factor ** (s.head_dim / (s.head_dim - 2))
-
-
 def ntk(s: Setting) -> Geometry:
     """Base B s^(d/(d-2)), s = n_max / n_train at every length: fixed NTK-aware scaling.
 
     Source: bloc97 2023, "NTK-Aware Scaled RoPE"; Peng et al. 2023 (arXiv 2309.00071), section 3.1.
     """
     factor = max(1.0, s.n_max / s.n_train)
-    return everything(steps(s.n), rotation(s.head_dim, _ntk_base(s, factor)))
+    return everything(steps(s.n), rotation(s.head_dim, ntk_base(s.head_dim, factor)))
 
 
 def ntk_dynamic(s: Setting) -> Geometry:
@@ -72,7 +68,7 @@ def ntk_dynamic(s: Setting) -> Geometry:
 
     Source: emozilla 2023, "Dynamically Scaled RoPE"; Peng et al. 2023 (arXiv 2309.00071), 3.3.
     """
-    return everything(steps(s.n), rotation(s.head_dim, _ntk_base(s, s.stretch)))
+    return everything(steps(s.n), rotation(s.head_dim, ntk_base(s.head_dim, s.stretch)))
 
 
 def yarn(s: Setting) -> Geometry:

@@ -1,4 +1,4 @@
-"""Read and convert checkpoints of DNABERT-2 and GAU-alpha under their original key names.
+"""Read and convert checkpoints under their original key names.
 
 A checkpoint is a folder with `config.json` and `model.safetensors`, or the original
 `pytorch_model.bin`, which is read with `weights_only=True`: code in a pickle never runs. To write
@@ -24,6 +24,11 @@ from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
 from longscale.models.dnabert2 import DNABERT2ForMaskedLM, DNABERT2ForSequenceClassification
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.models.hyenadna import HyenaDNAForCausalLM
+from longscale.models.nucleotide_transformer import (
+    NucleotideTransformerConfig,
+    NucleotideTransformerForMaskedLM,
+)
 
 Model = TypeVar("Model", bound=PreTrainedModel)
 Weights = dict[str, torch.Tensor]
@@ -39,23 +44,25 @@ _FOREIGN_CONFIG_KEYS = {"architectures", "dtype", "transformers_version"}
 class Family:
     """What the checkpoints of one architecture have in common: a row of `FAMILIES`.
 
-    `prefix`: of the encoder's keys. `masked_lm`, `classifier`: the classes that a whole checkpoint
-    is one of. `new`: parts that a model may have beyond its checkpoint (they are trained or set
-    afterwards). `dropped`: parts that a checkpoint may have beyond a model, which has none of them.
-    `buffers`: constants that some files store, never read. All three are patterns of keys, and none
-    holds a weight of the encoder. `tokenizer_files`: globs of what a conversion takes along.
-    `config`: config.json in the words of this project.
+    `prefix`: of the encoder's keys. `language_model`, `classifier`: the classes that a whole
+    checkpoint is one of. `new`: parts that a model may have beyond its checkpoint (they are trained
+    or set afterwards). `dropped`: parts that a checkpoint may have beyond a model, which has none
+    of them. `buffers`: constants that some files store, never read. All three are patterns of keys,
+    and none holds a weight that the encoder uses. `tokenizer_files`: globs of what a conversion
+    takes along. `config`: config.json in the words of this project. `renamed`: patterns of keys as
+    other published files have them, and what stands for them here.
     """
 
     name: str
     prefix: str
-    masked_lm: type[PreTrainedModel]
+    language_model: type[PreTrainedModel]
     classifier: type[PreTrainedModel] | None
     new: str
     dropped: str
     buffers: str | None
     tokenizer_files: tuple[str, ...]
     config: Callable[[dict[str, object]], dict[str, object]]
+    renamed: tuple[tuple[str, str], ...] = ()
 
 
 def _gau_alpha_config(stored: dict[str, object]) -> dict[str, object]:
@@ -100,11 +107,45 @@ def _released_training(info: object) -> dict[str, object]:
     )
 
 
+def _nucleotide_transformer_config(stored: dict[str, object]) -> dict[str, object]:
+    """A config.json of Nucleotide Transformer v2, with the training length.
+
+    ESM counts positions from pad_token_id + 1, so `max_position_embeddings` is two more than the
+    2048 tokens of training.
+    """
+    longest = stored.get(
+        "max_position_embeddings", NucleotideTransformerConfig.max_position_embeddings
+    )
+    return {"n_train": longest - 2} | stored
+
+
+# Words of the original HyenaDNA code's `layer` -> those of the hub's repositories.
+_HYENADNA_LAYER = {
+    "l_max": "max_seq_len",
+    "emb_dim": "emb_dim",
+    "filter_order": "filter_order",
+    "order": "hyena_order",
+    "local_order": "short_filter_order",
+    "w": "activation_freq",
+}
+
+
+def _hyenadna_config(stored: dict[str, object]) -> dict[str, object]:
+    """A HyenaDNA config.json of the hub's -hf repositories, or of the original code, in the words
+    of the former.
+    """
+    layer = stored.get("layer", {})
+    if not isinstance(layer, dict) or not layer.get("modulate", True):
+        raise LongscaleError("layer: must be an object, and its modulate true.")
+    own = {name: layer[key] for key, name in _HYENADNA_LAYER.items() if key in layer}
+    return own | stored
+
+
 FAMILIES = (
     Family(
         name="DNABERT-2",
         prefix="bert.",
-        masked_lm=DNABERT2ForMaskedLM,
+        language_model=DNABERT2ForMaskedLM,
         classifier=DNABERT2ForSequenceClassification,
         new=r"(bert\.pooler|classifier|head)\..*|.*\.attention\.self\.alpha",
         dropped=r"(cls|bert\.pooler)\.",
@@ -115,13 +156,41 @@ FAMILIES = (
     Family(
         name="GAU-alpha",
         prefix="gau_alpha.",
-        masked_lm=GAUAlphaForMaskedLM,
+        language_model=GAUAlphaForMaskedLM,
         classifier=None,
         new=r".*\.gau\.alpha",
         dropped=r"cls\.",
         buffers=r"gau_alpha\.encoder\.(sin_pos|cos_pos|inv_freq)",
         tokenizer_files=("tokenizer*.json", "special_tokens_map.json", "vocab.txt"),
         config=_gau_alpha_config,
+    ),
+    Family(
+        name="Nucleotide Transformer v2",
+        prefix="esm.",
+        language_model=NucleotideTransformerForMaskedLM,
+        classifier=None,
+        new="",
+        dropped=r"(lm_head|classifier|esm\.contact_head|esm\.embeddings\.position_embeddings)\.",
+        buffers=r"esm\.embeddings\.position_ids|.*\.rotary_embeddings\.inv_freq",
+        tokenizer_files=("vocab.txt", "tokenizer_config.json", "special_tokens_map.json"),
+        config=_nucleotide_transformer_config,
+    ),
+    Family(
+        name="HyenaDNA",
+        prefix="hyena.",
+        language_model=HyenaDNAForCausalLM,
+        classifier=None,
+        new="",
+        dropped=r"(lm_head|head|score)\.",
+        buffers=None,
+        tokenizer_files=("tokenizer_config.json", "special_tokens_map.json"),
+        config=_hyenadna_config,
+        renamed=(
+            (r"^(model\.)?(?=backbone\.)", "hyena."),
+            (r"^model\.(?=lm_head\.)", ""),
+            (r"\.(mixer|mlp)\.layer\.", r".\1."),
+            (r"\.implicit_filter\.\d+\.freq$", ".implicit_filter.1.freq"),  # one, stored often
+        ),
     ),
 )
 
@@ -164,7 +233,7 @@ def assign_weights(
     """
     family = _family_of(type(model))
     expected = {_original_name(family, model, key): key for key in model.state_dict()}
-    kept = _kept(family, expected, weights)
+    kept = _kept(family, expected, _renamed(family, weights, source))
     _check_tie(model, kept, source)
     tied = model.all_tied_weights_keys
     absent = [key for key in expected if key not in kept and key not in tied]
@@ -198,7 +267,7 @@ def convert_checkpoint(folder_in: str | Path, folder_out: str | Path) -> None:
     family = _family_of_weights(weights, source)
     classifier = weights.get("classifier.weight")
     if classifier is None or family.classifier is None:
-        model = load_checkpoint(family.masked_lm, folder_in)
+        model = load_checkpoint(family.language_model, folder_in)
     else:
         model = load_checkpoint(family.classifier, folder_in, num_labels=len(classifier))
     with atomic_folder(folder_out) as part:
@@ -218,7 +287,7 @@ def _family_of(model_class: type[PreTrainedModel]) -> Family:
 
 def _family_of_weights(weights: Weights, source: Path) -> Family:
     for family in FAMILIES:
-        if any(key.startswith(family.prefix) for key in weights):
+        if any(_new_name(family, key).startswith(family.prefix) for key in weights):
             return family
     raise LongscaleError(
         f"{source}: no key begins with {' or '.join(family.prefix for family in FAMILIES)}; it must"
@@ -280,6 +349,23 @@ def _read_weights(folder: Path) -> tuple[Weights, Path]:
 def _original_name(family: Family, model: PreTrainedModel, key: str) -> str:
     """A model's key under the original names, in which the encoder has the family's prefix."""
     return family.prefix + key if model.base_model is model else key
+
+
+def _new_name(family: Family, key: str) -> str:
+    for pattern, replacement in family.renamed:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _renamed(family: Family, weights: Weights, source: str | Path) -> Weights:
+    """`weights` under the names of this project; what is stored twice must be the same."""
+    renamed: Weights = {}
+    for key, value in weights.items():
+        name = _new_name(family, key)
+        if name in renamed and not torch.equal(renamed[name], value):
+            raise LongscaleError(f"{source}: {key} differs from {name}, which it must equal.")
+        renamed[name] = value
+    return renamed
 
 
 def _with_prefix(family: Family, weights: Weights) -> Weights:

@@ -28,13 +28,9 @@ from longscale.attention.alibi import alibi_band, alibi_slopes
 from longscale.attention.cosine import DOT, parse_attention, unit_vectors
 from longscale.attention.kernel import Packing, pack, packed_attention
 from longscale.attention.released import released_keys, released_queries
-from longscale.attention.rules import (
-    check_measured,
-    check_n_train,
-    length_multiplier,
-    length_rule,
-)
+from longscale.attention.rules import length_multiplier, length_rule
 from longscale.errors import LongscaleError
+from longscale.models.head_rules import HeadRules
 from longscale.models.masked_lm import IGNORED_LABEL, MaskedLMHead, TiedMaskedLM
 
 
@@ -228,7 +224,7 @@ class DNABERT2Pooler(nn.Module):
         return torch.tanh(self.dense(cls))
 
 
-class DNABERT2PreTrainedModel(PreTrainedModel):
+class DNABERT2PreTrainedModel(HeadRules, PreTrainedModel):
     """What all DNABERT-2 models share: configuration, initialisation, the length rule."""
 
     config_class = DNABERT2Config
@@ -239,23 +235,6 @@ class DNABERT2PreTrainedModel(PreTrainedModel):
         if isinstance(module, DNABERT2SelfAttention) and module.attention.learned:
             # What |q||k|/sqrt(d) is for entries of unit variance; `match_alpha` measures it.
             init.constant_(module.alpha, math.sqrt(module.head_dim))
-
-    def set_rule(self, name: str, measured: torch.Tensor | None = None) -> None:
-        """Use the length rule `name` in every layer from now on; it is not saved.
-
-        `measured` (layers, heads): the multipliers of a measured rule, for sequences of more than
-        `config.n_train` tokens. Raises `LongscaleError` for an unknown rule, if what it needs
-        (`config.n_train`, `measured`) is not there, and if `measured` has another shape.
-        """
-        check_n_train(name, self.config.n_train)
-        check_measured(name, measured)
-        shape = (self.config.num_hidden_layers, self.config.num_attention_heads)
-        if measured is not None and tuple(measured.shape) != shape:
-            raise LongscaleError(
-                f"rule: {name!r} was given multipliers of shape {tuple(measured.shape)}; the model "
-                f"has {shape[0]} layers of {shape[1]} heads."
-            )
-        self.base_model.rule, self.base_model.measured = name, measured
 
 
 class DNABERT2Model(DNABERT2PreTrainedModel):
@@ -300,18 +279,12 @@ class DNABERT2Model(DNABERT2PreTrainedModel):
         """
         config, rule, device = self.config, length_rule(self.rule), packing.tokens.device
         heads = config.num_attention_heads
-        head_dim = config.hidden_size // heads
         band = alibi_band(alibi_slopes(heads).to(device), packing.longest)[None]  # 1 H W
-        if rule.measured:
-            beyond = (packing.lengths > config.n_train).to(device)[packing.sequence, None, None]
-            measured = self.measured.to(device, torch.float32)[:, None, :, None]
-            return list(torch.where(beyond, measured, 1.0)), band
-        d = config.hidden_size if rule.whole_width else head_dim
-        multiplier = length_multiplier(self.rule, packing.lengths, config.n_train, d)
-        multiplier = multiplier.to(device, torch.float32)[:, None, None]  # B 1 1
+        d = config.hidden_size if rule.whole_width else config.hidden_size // heads
         if rule.scales_bias:
-            band = band * multiplier
-        return [multiplier[packing.sequence]] * config.num_hidden_layers, band
+            multiplier = length_multiplier(self.rule, packing.lengths, config.n_train, d)
+            band = band * multiplier.to(device, torch.float32)[:, None, None]  # B H W
+        return self.multipliers(packing, d), band
 
     def forward(
         self,

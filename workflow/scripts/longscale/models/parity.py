@@ -2,10 +2,13 @@
 
 A fixture is a .npz file without pickle whose name begins with its family; `meta` is its
 configuration as JSON. Files that belong to a family are found by name pattern alone, so that
-further fixtures are checked by dropping them into the folder.
+further fixtures are checked by dropping them into the folder. Beside them, .json files hold key
+tables and tokens of Nucleotide Transformer v2.
 """
 
 import json
+import math
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,18 +17,22 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from longscale.errors import LongscaleError
-from longscale.models.checkpoint import assign_weights
+from longscale.models import nucleotide_transformer as nt
+from longscale.models.checkpoint import FAMILIES, assign_weights
 from longscale.models.dnabert2 import (
     DNABERT2Config,
     DNABERT2ForMaskedLM,
     DNABERT2ForSequenceClassification,
 )
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM
 from longscale.models.masked_lm import IGNORED_LABEL
 
 TOLERANCE = 1e-4
+_WEIGHT = "weight/"  # of a fixture that brings its own
 _BESIDE = "the weights beside it"
 
 Arrays = dict[str, np.ndarray]
@@ -34,57 +41,77 @@ Known, Value = TypeVar("Known"), TypeVar("Value")
 
 @dataclass(frozen=True)
 class ParityResult:
-    """One file: its largest absolute error and the array it occurs in, or why it has none."""
+    """One file: its largest error, what that is the error of, and what is allowed; or why it has
+    none.
+    """
 
     file: str
     error: float | None = None
     where: str = ""
     skipped: str = ""
+    tolerance: float = TOLERANCE
 
     @property
     def failed(self) -> bool:
-        """Whether the error is above `TOLERANCE` (or not a number)."""
-        return self.error is not None and not self.error <= TOLERANCE
+        """Whether the error is above `tolerance` (or not a number)."""
+        return self.error is not None and not self.error <= self.tolerance
 
     def __str__(self) -> str:
         if self.error is None:
             return f"{self.file}: skipped ({self.skipped})"
         verdict = "FAILED" if self.failed else "ok"
+        if self.tolerance == 0:
+            return f"{self.file}: {verdict}, {self.error:g} differences in {self.where}"
         return f"{self.file}: {verdict}, largest error {self.error:.1e} in {self.where}"
 
 
 def check_folder(folder: str | Path) -> list[ParityResult]:
-    """Check every fixture in `folder`, one result per .npz file, by name.
+    """Check every fixture in `folder`, one result per .npz and known .json file, by name.
 
-    Raises `LongscaleError` if the folder has no fixture of a family with a model, or one of them
-    cannot be read.
+    Of each file the error that is largest beside what is allowed is reported. Raises
+    `LongscaleError` if the folder has no fixture of a family with a model, or one of them cannot
+    be read.
     """
     folder = Path(folder)
     results = [_check_file(path) for path in sorted(folder.glob("*.npz"))]
+    for ending, check in _TABLES.items():
+        results += [_check_table(path, check) for path in sorted(folder.glob(f"{_NT}_*{ending}"))]
     if all(result.error is None for result in results):  # an empty folder, too
         raise LongscaleError(
             f"{folder}: there is no fixture to check; one is a file like "
             f"{next(iter(_FAMILIES))}_<name>.npz."
         )
-    return results
+    return sorted(results, key=lambda result: result.file)
 
 
 def _check_file(path: Path) -> ParityResult:
-    family = path.name.split("_")[0].removesuffix(".npz")
-    if path.name.startswith(f"{family}_weights"):
+    name = next((name for name in _FAMILIES if f"{path.stem}_".startswith(f"{name}_")), None)
+    if name is None:
+        own = path.stem.split("_")[0]
+        return ParityResult(path.name, skipped=f"family {own} has no model yet")
+    if path.name.startswith(f"{name}_weights"):
         return ParityResult(path.name, skipped="weights of the fixtures of its family")
-    if family not in _FAMILIES:
-        return ParityResult(path.name, skipped=f"family {family} has no model yet")
-    fixture = _read_arrays(path)
-    weights: Arrays = {}
-    for other in sorted(path.parent.glob(f"{family}_weights*.npz")):
+    fixture, family = _read_arrays(path), _FAMILIES[name]
+    weights = {key: fixture.pop(key) for key in list(fixture) if key.startswith(_WEIGHT)}
+    weights = {key.removeprefix(_WEIGHT): value for key, value in weights.items()}
+    for other in sorted(path.parent.glob(f"{name}_weights*.npz")):
         weights |= _read_arrays(other)
-    inputs, compute = _FAMILIES[family]
-    expected = {key: value for key, value in fixture.items() if key not in inputs}
+    expected = {key: v for key, v in fixture.items() if key.split("/")[-1] not in family.inputs}
     if not expected:
         raise LongscaleError(f"{path}: there are inputs, but no array to compare.")
+    computed = _computed(path, lambda: family.compute(fixture, weights))
+    results = [
+        ParityResult(path.name, error, key, tolerance=tolerance)
+        for key, value in expected.items()
+        for error, tolerance in [_error(path, key, computed, value, family)]
+    ]
+    return max(results, key=lambda r: np.nan_to_num(r.error / r.tolerance, nan=np.inf))
+
+
+def _computed(path: Path, compute: Callable[[], Value]) -> Value:
+    """What `compute` returns; what it raises about the file names it, in one sentence."""
     try:
-        computed = compute(fixture, weights)
+        return compute()
     except LongscaleError as error:
         raise LongscaleError(f"{path}: {error}") from error
     except (KeyError, json.JSONDecodeError) as error:
@@ -92,9 +119,6 @@ def _check_file(path: Path) -> ParityResult:
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise LongscaleError(f"{path}: a value of meta does not fit: {reason}.") from error
-    errors = {key: _error(path, key, computed, value) for key, value in expected.items()}
-    where = max(errors, key=lambda key: np.nan_to_num(errors[key], nan=np.inf))
-    return ParityResult(path.name, error=errors[where], where=where)
 
 
 def _read_arrays(path: Path) -> Arrays:
@@ -105,15 +129,23 @@ def _read_arrays(path: Path) -> Arrays:
         raise LongscaleError(f"{path}: not a .npz file of plain arrays ({error}).") from error
 
 
-def _error(path: Path, key: str, computed: Arrays, expected: np.ndarray) -> float:
-    """Largest absolute difference; masked entries of `computed` are not compared."""
+def _error(
+    path: Path, key: str, computed: Arrays, expected: np.ndarray, family: "_Family"
+) -> tuple[float, float]:
+    """Largest absolute difference and what is allowed; masked entries of `computed` do not count.
+
+    A gradient's, where the family says so, is relative to its largest entry.
+    """
     if key not in computed:
         raise LongscaleError(f"{path}: array {key} is not known; it would stay unchecked.")
     if computed[key].shape != expected.shape:
         raise LongscaleError(
             f"{path}: array {key} is {expected.shape}, but the model's is {computed[key].shape}."
         )
-    return float(np.abs(computed[key] - expected).max())
+    error = float(np.abs(computed[key] - expected).max())
+    if family.gradients is None or "/grad/" not in key:
+        return error, family.tolerance
+    return error / float(np.abs(expected).max()), family.gradients
 
 
 def _known(key: str, value: object, known: dict[Known, Value]) -> Value:
@@ -307,8 +339,210 @@ def _gau_model(meta: dict[str, object]) -> GAUAlphaForMaskedLM:
     return model
 
 
-# Family (a file name up to its first underscore) -> input arrays, function that computes the rest.
-_FAMILIES: dict[str, tuple[set[str], Callable[[Arrays, Arrays], Arrays]]] = {
-    "dnabert2": (_DNABERT2_INPUTS, _dnabert2_outputs),
-    "gau": (_GAU_INPUTS, _gau_outputs),
+# --- families with their weights in the fixture, and any number of inputs, a/, b/, ... ----------
+
+
+def _inputs(fixture: Arrays) -> list[str]:
+    """The prefixes `a/`, `b/`, ... under which a fixture has input_ids."""
+    found = [key.removesuffix("input_ids") for key in fixture if key.endswith("/input_ids")]
+    if not found:
+        raise KeyError("a/input_ids")
+    return found
+
+
+def _tensors(arrays: Arrays) -> dict[str, torch.Tensor]:
+    return {key: torch.from_numpy(value) for key, value in arrays.items()}
+
+
+def _seeded_gradients(
+    model: torch.nn.Module, hidden: torch.Tensor, seed: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Gradients of sum(hidden * seed) of all parameters that `hidden` depends on."""
+    model.zero_grad()
+    (hidden * seed).sum().backward()
+    return {
+        f"grad/{name}": parameter.grad
+        for name, parameter in model.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+# --- HyenaDNA ---------------------------------------------------------------------------------
+
+
+def _hyenadna_outputs(fixture: Arrays, weights: Arrays) -> Arrays:
+    """Everything that a HyenaDNA fixture may hold, computed with this project's model."""
+    family = next(family for family in FAMILIES if family.name == "HyenaDNA")
+    meta = family.config(json.loads(str(fixture["meta"]))["config"])
+    keys = HyenaDNAConfig.__dataclass_fields__
+    model = HyenaDNAForCausalLM(
+        HyenaDNAConfig(**{key: value for key, value in meta.items() if key in keys})
+    ).eval()
+    tensors = _tensors(weights)
+    assign_weights(model, tensors, _BESIDE)
+    head = [tensors[f"head.output_transform.{part}"] for part in ("weight", "bias")]
+    computed: Arrays = {}
+    for prefix in _inputs(fixture):
+        seed = torch.from_numpy(fixture[f"{prefix}grad_seed"])
+        outputs = _hyenadna_of(model, torch.from_numpy(fixture[f"{prefix}input_ids"]), seed, head)
+        # The original file has the backbone by itself.
+        named = {key.replace("grad/hyena.", "grad/"): value for key, value in outputs.items()}
+        computed |= {f"{prefix}{key}": value.detach().numpy() for key, value in named.items()}
+    return computed
+
+
+def _hyenadna_of(
+    model: HyenaDNAForCausalLM, ids: torch.Tensor, seed: torch.Tensor, head: list[torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    layer, pair = model.hyena.backbone.layers[0], {}
+    hooks = [  # the original block returns its two summands
+        layer.norm2.register_forward_hook(
+            lambda _module, inputs, _output: pair.update(layer0_residual=inputs[0])
+        ),
+        layer.mlp.register_forward_hook(
+            lambda _module, _inputs, output: pair.update(layer0_hidden=output)
+        ),
+    ]
+    hidden = model.hyena(ids).last_hidden_state
+    for hook in hooks:
+        hook.remove()
+    return pair | {
+        "hidden": hidden,
+        "lm_logits": model(ids).logits,
+        "class_logits": F.linear(hidden.mean(dim=1), *head),
+        "layer0_filter": layer.mixer.filter_fn.filter(ids.shape[1]),
+        **_seeded_gradients(model, hidden, seed),
+    }
+
+
+# --- Nucleotide Transformer v2 ----------------------------------------------------------------
+
+_NT = "nucleotide_transformer_v2"
+
+
+def _nt_config(stored: dict[str, object], **changes: object) -> nt.NucleotideTransformerConfig:
+    keys = nt.NucleotideTransformerConfig.__dataclass_fields__
+    known = {key: value for key, value in stored.items() if key in keys}
+    return nt.NucleotideTransformerConfig(**(known | changes))
+
+
+def _nt_outputs(fixture: Arrays, weights: Arrays) -> Arrays:
+    """Everything that a fixture may hold, once for each epsilon of the norms that it names."""
+    stored = json.loads(str(fixture["meta"]))["config"]
+    references = {key.split("/")[1] for key in fixture if "/eps" in key}
+    computed: Arrays = {}
+    for reference in references:
+        config = _nt_config(stored, layer_norm_eps=float(reference.removeprefix("eps")))
+        model = nt.NucleotideTransformerForMaskedLM(config).eval()
+        assign_weights(model, _tensors(weights), _BESIDE)
+        for prefix in _inputs(fixture):
+            names = ("input_ids", "attention_mask", "grad_seed")
+            outputs = _nt_of(model, *(torch.from_numpy(fixture[prefix + name]) for name in names))
+            computed |= {f"{prefix}{reference}/{key}": value for key, value in outputs.items()}
+    return computed
+
+
+def _nt_of(
+    model: nt.NucleotideTransformerForMaskedLM,
+    ids: torch.Tensor,
+    mask: torch.Tensor,
+    seed: torch.Tensor,
+) -> Arrays:
+    layer1: list[torch.Tensor] = []
+    hook = model.esm.encoder.layer[0].register_forward_hook(
+        lambda _module, _args, output: layer1.append(output)
+    )
+    packed, packing = model.esm.encode(ids, mask)
+    hook.remove()
+    hidden = packing.unpack(packed)
+    outputs = {
+        "layer1_hidden": packing.unpack(layer1[0]),
+        "hidden": hidden,
+        "logits": model(ids, mask).logits,
+    }
+    # The references differ from each other at padding; nobody reads it.
+    padding = (mask == 0).numpy()[..., None]
+    computed = {
+        key: np.ma.masked_array(value.detach().numpy(), np.broadcast_to(padding, value.shape))
+        for key, value in outputs.items()
+    }
+    mean = hidden.sum(dim=1) / mask.sum(dim=1, keepdim=True)
+    gradients = _seeded_gradients(model, hidden, seed)
+    return computed | {
+        key: value.detach().numpy() for key, value in ({"mean_pooled": mean} | gradients).items()
+    }
+
+
+def _check_table(path: Path, check: Callable[[dict], list[str]]) -> ParityResult:
+    """A result whose error is the number of entries that differ."""
+
+    def differing() -> list[str]:
+        return check(json.loads(path.read_text()))
+
+    wrong = _computed(path, differing)
+    where = f"{', '.join(wrong[:3])}, ..." if wrong else "all entries"
+    return ParityResult(path.name, error=float(len(wrong)), where=where, tolerance=0.0)
+
+
+def _nt_keys(table: dict) -> list[str]:
+    """Keys of a checkpoint whose shape is not the model's, or that the model does not know."""
+    family = next(family for family in FAMILIES if family.prefix == "esm.")
+    with torch.device("meta"):
+        model = nt.NucleotideTransformerForMaskedLM(_nt_config(table["config"]))
+    expected = {key: list(value.shape) for key, value in model.state_dict().items()}
+    unused = rf"{family.buffers}|esm\.(contact_head|embeddings\.position_embeddings)\..*"
+    stored = {key: v for key, v in table["shapes"].items() if not re.fullmatch(unused, key)}
+    differing = {key for key in expected | stored if expected.get(key) != stored.get(key)}
+    sizes = {
+        key: math.prod(shape)
+        for key, shape in table["shapes"].items()
+        if not re.fullmatch(family.buffers, key)
+    }
+    totals = {
+        "parameters": sum(sizes.values()),
+        "encoder_parameters": sum(size for key, size in sizes.items() if key.startswith("esm.")),
+    }
+    return sorted(differing) + [name for name, total in totals.items() if table[name] != total]
+
+
+def _nt_tokens(table: dict) -> list[str]:
+    """Sequences and vocabulary entries whose ids differ."""
+    special = {"<unk>": nt.UNK, "<pad>": nt.PAD, "<mask>": nt.MASK, "<cls>": nt.CLS}
+    wrong = [token for token, number in special.items() if table["special"][token] != number]
+    sequences = dict(table["examples"])
+    sequences |= {text: ids["EsmTokenizer"] for text, ids in table["outside_vocabulary"].items()}
+    entries = table["first_kmer"] | table["last_kmer"] | table["single"]
+    sequences |= {text: [nt.CLS, number] for text, number in entries.items()}
+    for text, ids in sequences.items():
+        window = np.frombuffer(text.encode(), np.uint8)[None]
+        if nt.encode_kmers(window).window(0).tolist() != ids:
+            wrong.append(repr(text))
+    return wrong
+
+
+_TABLES: dict[str, Callable[[dict], list[str]]] = {
+    "_shapes.json": _nt_keys,
+    "tokenizer.json": _nt_tokens,
+}
+
+
+@dataclass(frozen=True)
+class _Family:
+    """Input arrays of a fixture (the last part of their keys), the function that computes the rest,
+    and what is allowed: absolute, and for gradients relative to their largest entry (None: as
+    the rest).
+    """
+
+    inputs: set[str]
+    compute: Callable[[Arrays, Arrays], Arrays]
+    tolerance: float = TOLERANCE
+    gradients: float | None = None
+
+
+# By how file names begin. The tolerances are those that came with the fixtures.
+_FAMILIES = {
+    "dnabert2": _Family(_DNABERT2_INPUTS, _dnabert2_outputs),
+    "gau": _Family(_GAU_INPUTS, _gau_outputs),
+    "hyenadna": _Family({"meta", "input_ids", "grad_seed"}, _hyenadna_outputs, 5e-5, 1e-5),
+    _NT: _Family({"meta", "input_ids", "attention_mask", "grad_seed"}, _nt_outputs, 2e-5),
 }
