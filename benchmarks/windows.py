@@ -21,12 +21,9 @@ one trained on the genome. `--fasta-lines` leaves the plain bases away.
 import argparse
 import csv
 import os
-import platform
-import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # one thread on either side
@@ -36,6 +33,7 @@ import numpy as np
 import pandas as pd
 import pyfaidx
 import torch
+from side_by_side import Seconds, alternate, describe_run
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
@@ -147,25 +145,11 @@ def our_batch(
     return [batch["input_ids"], batch["attention_mask"]]
 
 
-def alternate(
-    repeats: int, *sides: Callable[[], object]
-) -> tuple[list[tuple[float, float, float]], list[object]]:
-    """Median, least and largest seconds of each side, called in turn, and what they returned."""
-    times: list[list[float]] = [[] for _ in sides]
-    results: list[object] = [None for _ in sides]
-    for _ in range(repeats):
-        for i, side in enumerate(sides):
-            started = time.perf_counter()
-            results[i] = side()
-            times[i].append(time.perf_counter() - started)
-    return [(statistics.median(taken), min(taken), max(taken)) for taken in times], results
-
-
-def print_row(what: str, window_bp: int, rows: int, times: list[tuple[float, ...]]) -> None:
+def print_row(what: str, window_bp: int, rows: int, times: list[Seconds]) -> None:
     """One row of the table."""
-    cells = [f"{median:.3f} ({least:.3f} to {most:.3f})" for median, least, most in times]
-    ratio = times[1][0] / times[0][0]
-    print(f"| {what} | {window_bp:,} | {rows:,} | {' | '.join(cells)} | {ratio:.1f} |", flush=True)
+    ours, other = times
+    ratio = other.median / ours.median
+    print(f"| {what} | {window_bp:,} | {rows:,} | {ours} | {other} | {ratio:.1f} |", flush=True)
 
 
 def compare_windows(fasta: Path, variants: pd.DataFrame, options: argparse.Namespace) -> None:
@@ -234,8 +218,7 @@ def main() -> None:
         fasta = Path(name) / "genome.fa"
         upper = write_genome(fasta, int(options.megabases * 1e6), options.line_bases, rng)
         variants = draw_variants(upper, options.variants, max(options.lengths), rng)
-        print(f"{time.strftime('%Y-%m-%d')}, {cpu_name()}, load {os.getloadavg()[0]:.1f}")
-        print(f"python {' '.join(sys.argv)}: {options.line_bases} bases per line")
+        print(describe_run())
         started = time.perf_counter()
         fold_genome(fasta)
         print(f"plain bases made in {time.perf_counter() - started:.2f} s\n")
@@ -244,14 +227,6 @@ def main() -> None:
         compare_windows(fasta, variants, options)
         compare_batches(fasta, variants.head(options.batch_variants), options)
         print(f"\nload at the end {os.getloadavg()[0]:.1f}")
-
-
-def cpu_name() -> str:
-    """The processor's name, as the system has it."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
