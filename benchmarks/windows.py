@@ -1,7 +1,7 @@
 """Cutting windows against the obvious loop: python benchmarks/windows.py
 
 On a made-up genome (one contig of random bases, a third of it soft-masked, runs of N) with SNVs at
-random places, in random order, at each window length:
+random places, sorted as in a VCF file (`--shuffled`: in random order), at each window length:
 
 * ours: the plain bases beside the FASTA file (made first; the time is printed), REF of all variants
   held against them, alternative windows cut into an array, in two threads (`--threads`);
@@ -72,11 +72,12 @@ def write_genome(fasta: Path, bp: int, linebases: int, rng: np.random.Generator)
 
 
 def draw_variants(
-    upper: np.ndarray, rows: int, longest_bp: int, rng: np.random.Generator
+    upper: np.ndarray, rows: int, longest_bp: int, shuffled: bool, rng: np.random.Generator
 ) -> pd.DataFrame:
     """SNVs whose longest window lies inside the contig, at random places that are no N."""
     places = rng.integers(longest_bp, len(upper) - longest_bp, 2 * rows)
     places = places[upper[places] != ord("N")][:rows]
+    places = places if shuffled else np.sort(places)
     codes = np.searchsorted(LETTERS, upper[places])
     other = (codes + rng.integers(1, 4, len(places))) % 4
     letters = np.array(list(BASES.decode()), dtype=object)
@@ -195,6 +196,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--line-bases", type=int, default=60, help="of the FASTA file")
     parser.add_argument("--variants", type=int, default=20_000)
     parser.add_argument("--batch-variants", type=int, default=500)
+    parser.add_argument("--shuffled", action="store_true", help="variants in random order")
     parser.add_argument("--lengths", type=int, nargs="+", default=[1_000, 5_000, 10_000])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch-repeats", type=int, default=3)
@@ -217,7 +219,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         fasta = Path(name) / "genome.fa"
         upper = write_genome(fasta, int(options.megabases * 1e6), options.line_bases, rng)
-        variants = draw_variants(upper, options.variants, max(options.lengths), rng)
+        variants = draw_variants(
+            upper, options.variants, max(options.lengths), options.shuffled, rng
+        )
         print(describe_run())
         started = time.perf_counter()
         fold_genome(fasta)

@@ -251,8 +251,8 @@ def _bases_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
     """Bases that each token stands for, by its id: int64 (ids,).
 
     [UNK] stands for one, as DNABERT-2's does; other special tokens stand for none. Tokens that are
-    not spelt in A, C, G, T and N (a prefix, say) count more than any window has, so that a window with
-    them is noticed: its sum is not its length.
+    not spelt in A, C, G, T and N (a prefix, say) count more than any window has, so that a window
+    with them is noticed: its sum is not its length.
     """
     vocabulary = tokenizer.get_vocab()
     bases = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
