@@ -3,6 +3,7 @@ readout spans.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -247,6 +248,7 @@ def encode_windows(
     return EncodedWindows(np.concatenate(ids), offsets, readout, variant, cut)
 
 
+@lru_cache(maxsize=4)  # pretraining asks at every step; nothing here adds tokens to a tokenizer
 def _bases_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
     """Bases that each token stands for, by its id: int64 (ids,).
 
