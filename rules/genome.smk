@@ -100,3 +100,22 @@ rule convert_ncbi2ucsc:
         url=GENOME["fasta"],
     script:
         "../workflow/scripts/convert_ncbi2ucsc.py"
+
+
+# No input of any rule: jobs read the FASTA file where this is absent, with the same result.
+rule fold_genome:
+    input:
+        fasta=results("genome/{genome}.fa"),
+        fai=results("genome/{genome}.fa.fai"),
+    output:
+        results("genome/{genome}.bases"),
+    log:
+        logs("fold_genome/{genome}"),
+    priority: 1
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(1000),
+        runtime=more_each_attempt(30),
+    script:
+        "../workflow/scripts/fold_genome.py"

@@ -144,6 +144,7 @@ def auroc_targets():
         results("tables/variants.tsv"),
         results("tables/leaks.tsv"),
         results("tables/tokens.tsv"),
+        results(f"genome/{GENOME['name']}.bases"),
         *per_task,
         # Named here although the table needs them anyway: a score file that is deleted comes back.
         *score_files(),

@@ -62,6 +62,7 @@ def test_a_simulated_genome_is_not_downloaded(tmp_path):
     assert source_of(demo, "download_genome_file", "downloads/simgenome.fna.gz", {}) is None
     bp = 8 * 1010 * 1500
     assert stored_bytes(demo, "convert_ncbi2ucsc", "genome/simgenome.fa", {}) == bp
+    assert stored_bytes(demo, "fold_genome", "genome/simgenome.bases", {}) == bp
 
 
 def test_what_is_stored_follows_from_models_and_rows(full):

@@ -11,7 +11,7 @@ from longscale.errors import LongscaleError
 from longscale.genome import sequence
 from longscale.genome.assembly import AssemblyReport
 from longscale.genome.convert import convert_assembly
-from longscale.genome.sequence import FOLD, Genome
+from longscale.genome.sequence import FOLD, Genome, fold_genome
 
 # Contig -> (length, bases per line): odd widths, full and short last lines, contigs shorter than
 # any window, one line only, one base.
@@ -42,9 +42,14 @@ def write_fasta(path, end="\n", final_end=True):
     return path
 
 
-@pytest.fixture(scope="module")
-def fasta(tmp_path_factory):
-    return write_fasta(tmp_path_factory.mktemp("genome") / "g.fa")
+@pytest.fixture(scope="module", params=["lines", "folded"])
+def fasta(tmp_path_factory, request):
+    """The file, alone and with its plain bases: all tests hold for both."""
+    path = write_fasta(tmp_path_factory.mktemp("genome") / "g.fa")
+    if request.param == "folded":
+        fold_genome(path)
+    assert (Genome(path)._folded is not None) == (request.param == "folded")
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,7 @@ def test_whole_contigs(fasta, oracle):
 @pytest.mark.parametrize("width", [1, 7, 79, 80, 81, 160, 500, 1_001, 12_000])
 def test_gather_equals_pyfaidx(fasta, oracle, monkeypatch, width, chunk_bytes):
     monkeypatch.setattr(sequence, "CHUNK_BYTES", chunk_bytes)
+    monkeypatch.setattr(sequence, "COPY_BYTES", chunk_bytes)
     contigs, starts = random_windows(200, width, seed=width)
     got = Genome(fasta).gather(contigs, starts, width)
     assert got.shape == (200, width)
@@ -142,6 +148,26 @@ def test_windows_at_the_end_of_the_file(tmp_path, final_end):
         starts = np.arange(length - 24)
         got = Genome(path).gather(["c"] * len(starts), starts, 25)
         assert [row.tobytes().decode() for row in got] == [bases[s : s + 25] for s in starts]
+
+
+def test_windows_are_put_where_the_caller_wants_them(fasta):
+    contigs, starts = random_windows(50, 90, seed=2)
+    genome, out = Genome(fasta), np.full((50, 200), 7, np.uint8)
+    assert genome.gather(contigs, starts, 90, out[:, 10:100]).base is not None
+    assert np.array_equal(out[:, 10:100], genome.gather(contigs, starts, 90))
+    assert (out[:, :10] == 7).all()
+    assert (out[:, 100:] == 7).all()
+    for bad in (np.empty((50, 89), np.uint8), np.empty((50, 90), np.int8)):
+        with pytest.raises(ValueError, match="out must be uint8, 50 rows of 90"):
+            genome.gather(contigs, starts, 90, bad)
+
+
+def test_a_genome_shorter_than_the_window(tmp_path):
+    (tmp_path / "g.fa").write_text(">c\nACGTA\n")
+    (tmp_path / "g.fa.fai").write_text("c\t5\t3\t5\t6\n")
+    fold_genome(tmp_path / "g.fa")
+    got = Genome(tmp_path / "g.fa").gather(["c", "c"], [-2, 0], 9)
+    assert [row.tobytes() for row in got] == [b"NNACGTANN", b"ACGTANNNN"]
 
 
 def test_no_rows(fasta):

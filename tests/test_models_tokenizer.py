@@ -1,5 +1,6 @@
 """Tokens of windows against the tokenizer's own offsets, one window at a time."""
 
+import json
 from itertools import pairwise
 
 import numpy as np
@@ -177,6 +178,30 @@ def test_tokens_and_readouts_against_offsets(tokenizer, chunk):
         assert encoded.variant[row] == slow_readout(encoding, 45, 46)[0]
         text = "".join(encoding.tokens[slice(*expected)])
         assert window[starts[row] : stops[row]].tobytes().decode() in text
+
+
+@pytest.mark.parametrize("change", ["one [UNK] for several N", "prefixes", "N in the vocabulary"])
+def test_tokenizers_of_another_kind_against_offsets(folder, change):
+    """Where a token's spelling does not tell how many bases it stands for, its offsets do."""
+    settings = json.loads((folder / "tokenizer.json").read_text())
+    model = settings["model"]
+    if change == "one [UNK] for several N":
+        model["fuse_unk"] = True
+    elif change == "prefixes":
+        model["continuing_subword_prefix"] = "#"
+        model["vocab"] |= {f"#{base}": len(model["vocab"]) + i for i, base in enumerate("ACGT")}
+        model["merges"] = []
+    else:
+        model["vocab"]["N"] = len(model["vocab"])
+    tokenizer = Tokenizer.from_str(json.dumps(settings))
+    windows = random_windows(20, 90, letters="ACGTNN")
+    starts, stops = np.full(20, 37), np.full(20, 54)
+    encoded = encode_windows(tokenizer, windows, (starts, stops))
+    for row, window in enumerate(windows):
+        encoding = tokenizer.encode(window.tobytes().decode())
+        assert encoded.window(row).tolist() == encoding.ids
+        assert tuple(encoded.readout[row]) == slow_readout(encoding, 37, 54)
+        assert encoded.variant[row] == slow_readout(encoding, 45, 46)[0]
 
 
 def test_without_spans_the_readout_is_cls(tokenizer):

@@ -84,7 +84,7 @@ def genome_bytes(study: Study, sizes: Mapping[str, float]) -> float:
 def stored_bytes(study: Study, rule: str, path: str, sizes: Mapping[str, float]) -> float:
     """What the finished job leaves on the disk; 0 for what is small whatever the study."""
     load = load_of(study, rule, path)
-    if rule == "convert_ncbi2ucsc":
+    if rule in ("convert_ncbi2ucsc", "fold_genome"):
         return genome_bytes(study, sizes)
     if rule == "simulate_genome":
         return genome_bytes(study, sizes) / PACKED

@@ -24,7 +24,7 @@ from longscale.workload import Load, Study, load_of
 STAGES = {
     "download": ("download_md5checksums", "download_genome_file", "download_assembly_report",
                  "download_task", "fetch_checkpoint"),
-    "genome": ("simulate_genome", "convert_ncbi2ucsc"),
+    "genome": ("simulate_genome", "convert_ncbi2ucsc", "fold_genome"),
     "variants": ("prepare_variants", "tabulate_variants", "check_windows", "assign_splits",
                  "export_windows", "measure_leaks", "audit_tokens", "compute_posterior"),
     "text": ("prepare_corpus", "build_mlm_tokenizer"),

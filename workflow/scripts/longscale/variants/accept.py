@@ -301,7 +301,7 @@ def _check_reference(
     sentences = "REF lies outside " + contig + ", which has positions 1 to " + length
     batch = ledger.reject(batch, outside, "out_of_bounds", sentences)
 
-    found = _bases(genome, batch, batch["ref"])
+    found = bases_at(genome, batch, batch["ref"])
     mismatch = (batch["ref"].to_numpy(dtype=object) != found).astype(bool)
     is_swapped = np.zeros(len(batch), dtype=bool)
     is_swapped[mismatch] = _are_swapped(genome, batch[mismatch])
@@ -328,21 +328,21 @@ def _are_swapped(genome: Genome, wrong: pd.DataFrame) -> np.ndarray:
     Not where all of ALT is a prefix of REF (AC to A): nearly any genome has the base that indels
     share, so that says nothing.
     """
-    stands = _bases(genome, wrong, wrong["alt"]) == wrong["alt"].to_numpy(dtype=object)
+    stands = bases_at(genome, wrong, wrong["alt"]) == wrong["alt"].to_numpy(dtype=object)
     pairs = zip(wrong["ref"], wrong["alt"], strict=True)
     return stands.astype(bool) & ~np.array([ref.startswith(alt) for ref, alt in pairs], dtype=bool)
 
 
-def _bases(genome: Genome, variants: pd.DataFrame, alleles: pd.Series) -> np.ndarray:
+def bases_at(genome: Genome, variants: pd.DataFrame, alleles: pd.Series) -> np.ndarray:
     """What the genome has where each allele would stand (N outside the contig), as str objects."""
-    contigs = variants["contig"].to_numpy(dtype=object)
+    contigs = variants["contig"].array
     starts = variants["pos"].to_numpy() - 1
     lengths = alleles.str.len().to_numpy(dtype=np.int64)
     found = np.empty(len(variants), dtype=object)
     for length in np.unique(lengths):
         rows = np.flatnonzero(lengths == length)
-        text = genome.gather(contigs[rows], starts[rows], length).tobytes().decode("ascii")
-        found[rows] = [text[first : first + length] for first in range(0, len(text), length)]
+        bases = genome.gather(contigs[rows], starts[rows], length)
+        found[rows] = bases.view(f"S{length}")[:, 0].astype(str)
     return found
 
 
@@ -368,7 +368,7 @@ def _check_ns(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFr
     starts = batch["pos"].to_numpy() - 1 - N_FLANK_BP
     width = 2 * N_FLANK_BP + 1
     lengths = batch["contig"].map(genome.lengths).to_numpy()
-    around = genome.gather(batch["contig"].to_numpy(dtype=object), starts, width)  # rows, width
+    around = genome.gather(batch["contig"].array, starts, width)  # rows, width
     outside = np.maximum(-starts, 0) + np.maximum(starts + width - lengths, 0)
     ns = (around == ord("N")).sum(axis=1) - outside
     mask = 2 * ns > width - outside

@@ -79,21 +79,26 @@ def require_windows(genome: Genome, variants: pd.DataFrame, window_bp: int) -> N
 
 
 def gather_windows(
-    genome: Genome, variants: pd.DataFrame, window_bp: int, allele: Allele
+    genome: Genome,
+    variants: pd.DataFrame,
+    window_bp: int,
+    allele: Allele,
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The windows of one allele of every variant, ASCII, positions outside the contig are N.
 
     `variants` has the columns contig, pos (1-based), ref, alt (upper case). The reference window is
     plain genome. The alternative window keeps the left flank, then has ALT, then what follows REF
-    in the genome; it is cut so that the length stays. Returns uint8, shape (rows, window_bp).
-    Raises LongscaleError on a bad `window_bp` or an unknown `allele`.
+    in the genome; it is cut so that the length stays. Returns uint8, shape (rows, window_bp),
+    which is `out` where that is given. Raises LongscaleError on a bad `window_bp` or an unknown
+    `allele`.
     """
     window_bp = check_window_bp(window_bp)
     if allele not in ("ref", "alt"):
         raise LongscaleError(f"allele is {allele!r}: it must be 'ref' or 'alt'")
-    contigs = variants["contig"].to_numpy(dtype=object)
+    contigs = variants["contig"].array
     pos = variants["pos"].to_numpy()
-    windows = genome.gather(contigs, window_start(pos, window_bp), window_bp)  # rows, window_bp
+    windows = genome.gather(contigs, window_start(pos, window_bp), window_bp, out)
     if allele == "alt" and len(windows):
         _write_alternative(genome, variants, contigs, windows)
     return windows
@@ -141,7 +146,10 @@ def _allele_lengths(variants: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_alternative(
-    genome: Genome, variants: pd.DataFrame, contigs: np.ndarray, windows: np.ndarray
+    genome: Genome,
+    variants: pd.DataFrame,
+    contigs: pd.api.extensions.ExtensionArray,
+    windows: np.ndarray,
 ) -> None:
     """Turn reference windows into alternative ones, in place; one pass per length of ALT."""
     window_bp = windows.shape[1]

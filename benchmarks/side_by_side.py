@@ -1,0 +1,43 @@
+"""What the benchmarks of the genome share: sides timed in turn, and where they ran."""
+
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Seconds(NamedTuple):
+    """Of one side, over its repeats."""
+
+    median: float
+    least: float
+    most: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.3f} ({self.least:.3f} to {self.most:.3f})"
+
+
+def alternate(repeats: int, *sides: Callable[[], object]) -> tuple[list[Seconds], list[object]]:
+    """The times of each side, called in turn, and what each returned last."""
+    times: list[list[float]] = [[] for _ in sides]
+    results: list[object] = [None for _ in sides]
+    for _ in range(repeats):
+        for i, side in enumerate(sides):
+            started = time.perf_counter()
+            results[i] = side()
+            times[i].append(time.perf_counter() - started)
+    return [Seconds(statistics.median(taken), min(taken), max(taken)) for taken in times], results
+
+
+def describe_run() -> str:
+    """Date, processor, load and command line."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
+    processor = names[0] if names else platform.processor() or platform.machine()
+    load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+    return f"{time.strftime('%Y-%m-%d')}, {processor}, {load}: python {' '.join(sys.argv)}"
