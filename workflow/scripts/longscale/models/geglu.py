@@ -28,17 +28,21 @@ def by_rows(
 ) -> torch.Tensor:
     """function(x, *others), (T, D) -> (T, D), for a function that treats each row alone.
 
-    In blocks where no gradient is recorded; the result may overwrite `x`.
+    In blocks where no gradient is recorded.
     """
     if torch.is_grad_enabled() or x.device.type != "cpu" or len(x) <= ROWS:
         return function(x, *others)
+    result = None
     for rows in row_blocks(x):
-        x[rows] = function(x[rows], *(other[rows] for other in others))
-    return x
+        block = function(x[rows], *(other[rows] for other in others))
+        if result is None:  # in the function's dtype: under autocast not that of x
+            result = block.new_empty(len(x), block.shape[1])
+        result[rows] = block
+    return result
 
 
 def geglu(gated: torch.Tensor, dropout: float = 0.0) -> torch.Tensor:
-    """dropout(gelu(g) * u) of [g, u] = `gated`, (T, 2 I) -> (T, I) (Shazeer 2020, arXiv 2002.05202).
+    """dropout(gelu(g) * u) of [g, u] = `gated`, (T, 2 I) -> (T, I); Shazeer 2020, arXiv 2002.05202.
 
     Where no gradient is recorded the result takes the place of g in `gated`.
     """
