@@ -31,7 +31,7 @@ from longscale.errors import LongscaleError
 UNDERFLOW = 105.0  # e^-105 < 2^-150, half of the smallest denormal number
 SHORTEST_WINDOWED = 1024  # tokens; below, what is left out is not worth the blocks
 BLOCK = 256  # queries
-WORTH_IT = 0.75  # the largest share of pairs in its blocks for which a head gets blocks
+WORTH_IT = 0.9  # the largest share of pairs in its blocks for which a head gets blocks
 
 Pieces = tuple[tuple[slice, slice, slice], ...]  # heads, queries, reversed keys
 
