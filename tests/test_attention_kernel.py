@@ -9,8 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from longscale.attention import kernel
 from longscale.attention.alibi import alibi_band, alibi_slopes
-from longscale.attention.kernel import pack, packed_attention, unbiased_attention
+from longscale.attention.kernel import (
+    pack,
+    packed_attention,
+    reaches,
+    unbiased_attention,
+    window_pieces,
+)
 from longscale.errors import LongscaleError
 
 
@@ -79,6 +86,105 @@ def test_equals_dense_attention_on_long_sequences(length):
 def test_equals_dense_attention_in_double_precision(lengths, heads, head_dim, seed):
     packed, dense = both(lengths, heads, head_dim, dtype=torch.float64, seed=seed)
     torch.testing.assert_close(packed, dense, atol=1e-12, rtol=1e-10)
+
+
+# --- keys that are left out -------------------------------------------------------------------
+
+
+@pytest.fixture
+def windows_in_short_sequences(monkeypatch):
+    """Slopes of 8 and more reach 18 tokens; counts the pieces of each group of sequences."""
+    monkeypatch.setattr(kernel, "SHORTEST_WINDOWED", 1)
+    monkeypatch.setattr(kernel, "BLOCK", 5)
+    counts = []
+
+    def counted(*arguments):
+        pieces = window_pieces(*arguments)
+        counts.append(len(pieces))
+        return pieces
+
+    monkeypatch.setattr(kernel, "window_pieces", counted)
+    return counts
+
+
+def steep(heads, dtype=torch.float32):
+    return torch.tensor([16.0, 0.25, 40.0, 12.0][:heads], dtype=dtype)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("lengths", [[64], [64, 64, 64], [3, 70, 41, 70, 1]])
+def test_windowed_heads_equal_dense_attention(
+    windows_in_short_sequences, monkeypatch, lengths, threads
+):
+    monkeypatch.setattr(kernel.torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr("test_attention_kernel.alibi_slopes", steep)
+    packed, dense = both(lengths, heads=4, width=max(lengths) + 2)
+    torch.testing.assert_close(packed, dense, atol=2e-5, rtol=1e-5)
+    assert max(windows_in_short_sequences) > 5  # and not the ordinary path
+
+
+def test_windowed_gradients_are_those_of_finite_differences(windows_in_short_sequences):
+    packing = pack(mask_of([24]))
+    band = alibi_band(steep(3, torch.float64), 24)[None]
+    qkv = 0.1 * torch.randn(3, 24, 3, 2, dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda q, k, v: packed_attention(q, k, v, packing, band), [x.requires_grad_() for x in qkv]
+    )
+    assert max(windows_in_short_sequences) > 5
+
+
+@pytest.mark.parametrize("n", [1024, 4096])
+def test_windows_of_the_real_slopes_equal_dense_attention(n):
+    packing = pack(mask_of([n]))
+    q, k, v = torch.randn(3, n, 2, 16) * 0.7
+    slopes = alibi_slopes(2) * 8  # 0.5, 0.03
+    band = alibi_band(slopes, n)[None]
+    assert len(window_pieces(reaches(q, k, band), n)) > 1
+    packed = packed_attention(q, k, v, packing, band)
+    dense = dense_attention(q[None], k[None], v[None], mask_of([n]), slopes)[0]
+    torch.testing.assert_close(packed, dense, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 4.0])
+def test_no_key_beyond_the_reach_has_any_weight(size):
+    """Largest logits where they hurt most: queries far from the key that they look for."""
+    n, slopes = 1500, torch.tensor([0.5, 1.0, 2.0])
+    q, k = size * torch.randn(2, n, 3, 4)
+    q[700] = 5 * size  # one query and one key that fit and are far apart
+    k[100] = 5 * size
+    reach = reaches(q, k, alibi_band(slopes, n)[None])
+    distance = (torch.arange(n)[:, None] - torch.arange(n)).abs()
+    logits = torch.einsum("ihd,jhd->hij", q, k) - slopes[:, None, None] * distance
+    weights = logits.softmax(-1)
+    for head in range(3):
+        assert (weights[head][distance > reach[head]] == 0).all()
+    if size == 0.1:
+        assert max(reach) < n  # and something is left out
+
+
+def test_reaches_are_asked_for_only_where_they_help():
+    q = torch.full((1500, 1, 4), math.nan)
+    band = alibi_band(torch.tensor([0.5]), 1500)[None]
+    assert reaches(q, q, band) == [1500]  # a model that has diverged: all pairs
+    assert reaches(q, q, band.expand(2, -1, -1)) is None
+    assert reaches(q[:9], q[:9], alibi_band(torch.tensor([0.5]), 9)[None]) is None
+
+
+@given(
+    reach=st.lists(st.integers(1, 900), min_size=1, max_size=7),
+    n=st.integers(1, 900),
+    together=st.integers(1, 4),
+)
+@settings(max_examples=50, deadline=None)
+def test_pieces_hold_each_pair_within_reach_once(reach, n, together):
+    covered = torch.zeros(len(reach), n, n)
+    for h, i, c in window_pieces(reach, n, together):
+        covered[h, i, c] += 1
+    covered = covered.flip(2)  # keys in their own order
+    distance = (torch.arange(n)[:, None] - torch.arange(n)).abs()
+    for head, far in enumerate(reach):
+        assert (covered[head] <= 1).all()
+        assert (covered[head][distance <= far] == 1).all()
 
 
 def test_a_band_for_each_sequence():

@@ -30,6 +30,7 @@ from longscale.attention.kernel import Packing, pack, packed_attention
 from longscale.attention.released import released_keys, released_queries
 from longscale.attention.rules import length_multiplier, length_rule
 from longscale.errors import LongscaleError
+from longscale.models.geglu import by_rows, geglu
 from longscale.models.head_rules import HeadRules
 from longscale.models.masked_lm import IGNORED_LABEL, MaskedLMHead, TiedMaskedLM
 
@@ -156,17 +157,12 @@ class DNABERT2SelfOutput(nn.Module):
 
 
 class DNABERT2Attention(nn.Module):
-    """Self-attention and its output; a module of its own for the sake of the key names."""
+    """Self-attention and its output; holds them together for the sake of the key names."""
 
     def __init__(self, config: DNABERT2Config) -> None:
         super().__init__()
         self.self = DNABERT2SelfAttention(config)
         self.output = DNABERT2SelfOutput(config)
-
-    def forward(
-        self, x: torch.Tensor, packing: Packing, beta: torch.Tensor, band: torch.Tensor
-    ) -> torch.Tensor:
-        return self.output(self.self(x, packing, beta, band), x)
 
 
 class DNABERT2MLP(nn.Module):
@@ -180,8 +176,8 @@ class DNABERT2MLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        g, u = self.gated_layers(x).chunk(2, dim=-1)  # T intermediate
-        return self.layernorm(self.wo(self.dropout(F.gelu(g) * u)) + x)
+        product = geglu(self.gated_layers(x), self.dropout.p if self.training else 0.0)
+        return self.layernorm(self.wo(product) + x)
 
 
 class DNABERT2Layer(nn.Module):
@@ -195,7 +191,8 @@ class DNABERT2Layer(nn.Module):
     def forward(
         self, x: torch.Tensor, packing: Packing, beta: torch.Tensor, band: torch.Tensor
     ) -> torch.Tensor:
-        return self.mlp(self.attention(x, packing, beta, band))
+        mixed = self.attention.self(x, packing, beta, band)
+        return by_rows(lambda mixed, x: self.mlp(self.attention.output(mixed, x)), mixed, x)
 
 
 class DNABERT2Encoder(nn.Module):
