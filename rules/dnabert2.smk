@@ -95,7 +95,7 @@ rule finetune:
     priority: 10
     conda:
         CONDA_ENV
-    threads: config["finetune"]["threads"]
+    threads: config["finetune"]["threads"] * config["finetune"]["processes"]
     resources:
         mem_mb=more_each_attempt(16000),
         runtime=more_each_attempt(24 * 60),
