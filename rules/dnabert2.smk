@@ -97,10 +97,10 @@ rule finetune:
         CONDA_ENV
     threads: config["finetune"]["threads"] * config["finetune"]["processes"]
     resources:
-        mem_mb=more_each_attempt(16000),
+        mem_mb=more_each_attempt(16000 * config["finetune"]["processes"]),
         runtime=more_each_attempt(24 * 60),
     params:
-        options=config["finetune"],
+        options=finetune_options(),
     script:
         "../workflow/scripts/finetune.py"
 

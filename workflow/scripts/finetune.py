@@ -5,13 +5,14 @@ from pathlib import Path
 
 from job import model_job
 
-with model_job(snakemake, snakemake.params.options["threads"]) as report:
+options = snakemake.config["finetune"]
+
+with model_job(snakemake, options["threads"]) as report:
     from longscale.files import checksum
     from longscale.provenance import collect_provenance
     from longscale.training.finetune import finetune_files
     from longscale.training.launch import launch
 
-    options = snakemake.params.options
     genome_provenance = json.loads(Path(snakemake.input.provenance).read_text())
     launch(
         finetune_files,
