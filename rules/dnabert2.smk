@@ -95,12 +95,12 @@ rule finetune:
     priority: 10
     conda:
         CONDA_ENV
-    threads: config["finetune"]["threads"]
+    threads: config["finetune"]["threads"] * config["finetune"]["processes"]
     resources:
-        mem_mb=more_each_attempt(16000),
+        mem_mb=more_each_attempt(16000 * config["finetune"]["processes"]),
         runtime=more_each_attempt(24 * 60),
     params:
-        options=config["finetune"],
+        options=finetune_options(),
     script:
         "../workflow/scripts/finetune.py"
 

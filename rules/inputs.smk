@@ -10,6 +10,16 @@ SIMULATED_TASKS = [name for name, task in config["tasks"].items() if task["sourc
 TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS] if STUDY else []
 RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 
+# Keys that `finetune` has not always had. At their defaults they are no settings of a result: those
+# from before stay valid.
+LATER_OPTIONS = {"gradient_checkpointing": False, "processes": 1, "lora": None}
+
+
+def finetune_options():
+    """What a fine-tuning depends on; the script reads the whole section."""
+    options = config["finetune"].items()
+    return {key: value for key, value in options if LATER_OPTIONS.get(key, ...) != value}
+
 
 def simulated_input(key):
     """The simulated file that stands for a source of the configuration, where there is one."""

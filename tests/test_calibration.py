@@ -44,6 +44,7 @@ def test_seconds_are_start_and_work_over_speed():
     assert seconds("gpu") == 10 + 6
     assert seconds("cpu") == 10 + 6 / 2
     assert seconds("cpu", LOAD._replace(threads=1)) == 10 + 6
+    assert seconds("gpu", LOAD._replace(processes=2)) == 10 + 6 / 2
     assert seconds("cpu", None, None) == 1 + 5
     assert seconds("cpu", None, None, rule="slow") == 1 + 60
     assert estimate(CALIBRATION, "finetune", LOAD, "gpu", 100).factor == 3

@@ -31,6 +31,7 @@ SMALL = {
 WHOLE = SMALL | {
     "models": {"tiny": {}, "gau": {"architecture": "gau-alpha"}},
     "corpora": {"docs": {"source": "cpython-docs"}},
+    "finetune": {"lora": {}},
     "mlm": {
         "corpora": ["docs"],
         "models": ["gau"],
@@ -194,6 +195,8 @@ def test_fill_defaults_leaves_what_it_does_not_know():
         ("study.tasks", [], "study.tasks: [] should be non-empty"),
         ("study.protocols", ["pared"], "study.protocols.0 is 'pared'; did you mean 'paired'?"),
         ("finetune.precision", "q", "finetune.precision is 'q' (known: auto, fp32, bf16, fp16)"),
+        ("finetune.lora", {"rank": 8}, "unknown key 'rank' in finetune.lora"),
+        ("finetune.lora", {"target_modules": ["q"]}, "target_modules.0 is 'q' (known: Wqkv, dense"),
         ("genome.name", "a/b", "genome.name is 'a/b', which does not have the form asked for"),
         ("genome", None, "key 'genome' is missing (`study` needs one)"),
         ("study", None, "there is neither `study` nor `mlm`; one of the two branches must be"),

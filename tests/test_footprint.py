@@ -70,6 +70,8 @@ def test_what_is_stored_follows_from_models_and_rows(full):
     path = f"finetune/{RUN}/config.json"
     assert stored_bytes(full, "finetune", path, {}) == weights
     assert running_bytes(full, "finetune", path) == 9 * weights
+    full.config["finetune"]["lora"] = {"r": 8}
+    assert running_bytes(full, "finetune", path) == 3 * weights
     scores = f"scores/{RUN}/2000.parquet"
     assert stored_bytes(full, "score_variants", scores, {}) == 8_846 * (12 + 4 * 7)
     assert running_bytes(full, "score_variants", scores) == 0

@@ -471,3 +471,44 @@ def test_bfloat16_autocast_is_close_to_float32():
     assert half.loss.isfinite()
     half.loss.backward()
     assert (half.logits.float() - exact.logits).abs().max() < 0.05 * exact.logits.abs().max()
+
+
+# --- activations computed again ---------------------------------------------------------------
+
+
+def backward(model, checkpointing):
+    """Gradients, and bytes of activations that are kept for them."""
+    (model.activation_checkpointing_enable if checkpointing else lambda: None)()
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    def keep_input(_layer, args):
+        keep(args[0])  # torch's checkpoint holds it, out of the hooks' sight
+
+    hooks = [layer.register_forward_pre_hook(keep_input) for layer in model.bert.encoder.layer]
+    ids, mask = batch_of([60, 64, 50, 64])
+    torch.manual_seed(3)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = model.train()(ids, mask, labels=torch.tensor([0, 1, 1, 0])).loss
+    for hook in hooks:
+        hook.remove()
+    loss.backward()
+    return {name: p.grad for name, p in model.named_parameters()}, sum(kept.values())
+
+
+@pytest.mark.parametrize("attention", ["dot", "cos-matched"])
+def test_activations_computed_again_give_the_same_gradients_in_less_memory(attention):
+    """Dropout included, bit for bit; one hidden state is kept of each block."""
+    shape = {"num_hidden_layers": 6, "attention": attention}
+    models = [model_of(DNABERT2ForSequenceClassification, **shape) for _ in range(2)]
+    (plain, all_kept), (again, kept) = backward(models[0], False), backward(models[1], True)
+    assert plain.keys() == again.keys()
+    for name, gradient in plain.items():
+        assert torch.equal(gradient, again[name]), name
+    assert kept < all_kept / 4

@@ -98,7 +98,10 @@ def test_hours_add_up_and_follow_from_the_work(full):
     full.config["finetune"]["epochs"] *= 2
     short = plan_of(full, *training(1000)).parts["training"].gpu_h
     full.config["finetune"]["epochs"] *= 2
-    assert plan_of(full, *training(1000)).parts["training"].gpu_h == pytest.approx(2 * short, 0.05)
+    long = plan_of(full, *training(1000)).parts["training"].gpu_h
+    assert long == pytest.approx(2 * short, 0.05)
+    full.config["finetune"]["processes"] = 4  # GPUs for a quarter of the time each
+    assert plan_of(full, *training(1000)).parts["training"].gpu_h == pytest.approx(long, 0.05)
 
 
 def test_a_gpu_hour_follows_from_operations_and_the_stated_speed(full):

@@ -15,15 +15,25 @@ from longscale.evaluation.scoring import score_variants
 from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2Model
-from longscale.training.finetune import MATCH_ROWS, finetune, finetune_arguments
+from longscale.training.finetune import (
+    MATCH_ROWS,
+    finetune,
+    finetune_arguments,
+    finetune_files,
+)
+from longscale.training.launch import launch
 from longscale.training.protocols import PROTOCOLS
 from longscale.variants.windows import gather_windows
 
 WINDOW_BP = 64
+FILES = {"config.json", "model.safetensors", "training.json"}
 OPTIONS = {
     "epochs": 2,
     "batch_size": 16,
     "accumulation_steps": 1,
+    "gradient_checkpointing": False,
+    "processes": 1,
+    "lora": None,
     "learning_rate": 0.003,
     "warmup_fraction": 0.1,
     "weight_decay": 0.01,
@@ -105,11 +115,7 @@ def test_half_precision_trains_to_finite_weights_near_those_of_single(study, tmp
 
 
 def test_what_is_written(study, finished):
-    assert sorted(path.name for path in finished.iterdir()) == [
-        "config.json",
-        "model.safetensors",
-        "training.json",
-    ]
+    assert {path.name for path in finished.iterdir()} == FILES
     assert [path.name for path in finished.parent.iterdir()] == ["model"]
     config, outcome = config_of(finished), outcome_of(finished)
     assert (config["attention"], config["tissues"]) == ("dot", ["a", "b"])
@@ -133,6 +139,61 @@ def test_the_same_seed_gives_the_same_weights_and_another_others(study, finished
         folder = run(study, tmp_path / str(seed), seed=seed)
         same = checksum(folder / "model.safetensors") == checksum(finished / "model.safetensors")
         assert same == (seed == 1)
+
+
+def test_activations_computed_again_change_nothing(study, finished, tmp_path):
+    folder = run(study, tmp_path / "model", options=OPTIONS | {"gradient_checkpointing": True})
+    assert checksum(folder / "model.safetensors") == checksum(finished / "model.safetensors")
+
+
+LORA = {"r": 2, "alpha": 4, "dropout": 0.1, "target_modules": ["Wqkv", "dense"]}
+
+
+def test_adapters_are_merged_into_what_is_written(study, tmp_path):
+    """A whole checkpoint, in which only the layers with adapters, head and alpha are new."""
+    options = OPTIONS | {"lora": LORA, "learning_rate": 0.02}
+    folder = run(study, tmp_path / "model", attention="cos-matched", options=options)
+    model = load_checkpoint(PROTOCOLS["paired"].model, folder, complete=True)
+    start = load_checkpoint(DNABERT2Model, study[3]).state_dict()
+    trained = model.bert.state_dict()
+    changed = {name for name in start.keys() & trained if not start[name].equal(trained[name])}
+    assert changed == {
+        "encoder.layer.0.attention.self.Wqkv.weight",
+        "encoder.layer.0.attention.output.dense.weight",
+    }
+    alpha = model.bert.encoder.layer[0].attention.self.alpha
+    assert not np.allclose(alpha.tolist(), norms_product(study), rtol=1e-3)
+
+
+@pytest.mark.e2e
+def test_two_processes_of_torchrun_are_one_with_the_same_batch(study, tmp_path):
+    """From the files on; dropout 0."""
+    genome, tokenizer, variants, _ = study
+    pretrained = save_pretrained(tokenizer, tmp_path / "pretrained", hidden_dropout_prob=0.0)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    variants.to_parquet(tmp_path / "variants.parquet")
+    files = {
+        "fasta": str(genome.fasta),
+        "tokenizer": str(tmp_path),
+        "variants": str(tmp_path / "variants.parquet"),
+        "pretrained": str(pretrained),
+    }
+    losses, weights = [], []
+    for processes in (1, 2):
+        folder, lines = tmp_path / f"of {processes}", []
+        options = OPTIONS | {"processes": processes, "batch_size": 24 // processes}
+        settings = {"protocol": "paired", "attention": "dot", "window_bp": WINDOW_BP, "seed": 1}
+        call = {**files, **settings, "folder": str(folder), "options": options, "provenance": {}}
+        launch(finetune_files, call, processes=processes, threads=1, report=lines.append)
+        assert len([line for line in lines if line.endswith("min left")]) == 4
+        losses.append(
+            [row.get("loss", row.get("eval_loss")) for row in outcome_of(folder)["history"]]
+        )
+        weights.append(load_checkpoint(PROTOCOLS["paired"].model, folder).state_dict())
+        assert {path.name for path in folder.iterdir()} == FILES
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(tensor, weights[1][name], rtol=1e-3, atol=1e-3)
 
 
 class KilledError(BaseException):

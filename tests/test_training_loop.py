@@ -2,13 +2,18 @@
 
 import json
 import math
+import os
+import signal
 
 import pytest
 import torch
+from forks import run_forked
+from safetensors.torch import load_file, save_file
 from scipy.stats import entropy
 
 from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForSequenceClassification
+from longscale.training import loop
 from longscale.training.loop import (
     device_precision,
     has_learned,
@@ -17,6 +22,7 @@ from longscale.training.loop import (
     still_improving,
     train,
 )
+from longscale.training.lora import add_lora
 
 ROWS = 24
 BATCH = 4
@@ -88,9 +94,18 @@ def without_dev(**changes):
     return arguments(**changes)
 
 
-def run(folder, *, dev=collate, data=collate, killed_at=None, settings=SETTINGS, **options):
+def run(
+    folder,
+    *,
+    dev=collate,
+    data=collate,
+    killed_at=None,
+    settings=SETTINGS,
+    build=model_of,
+    **options,
+):
     """Train a new model; (model, outcome, lines), or the lines if it was killed at that line."""
-    lines, model = [], model_of()
+    lines, model = [], build()
 
     def report(line):
         lines.append(line)
@@ -104,10 +119,10 @@ def run(folder, *, dev=collate, data=collate, killed_at=None, settings=SETTINGS,
     return model, run_model(model, folder, dev, data, settings, report, **options), lines
 
 
-def run_model(model, folder, dev, data, settings, report, **options):
+def run_model(model, folder, dev, data, settings, report, rows=ROWS, dev_rows=ROWS, **options):
     options = {"arguments": arguments() if dev else without_dev()} | options
-    pair = (dev, ROWS) if dev else None
-    return train(model, data, ROWS, folder, settings=settings, dev=pair, report=report, **options)
+    pair = (dev, dev_rows) if dev else None
+    return train(model, data, rows, folder, settings=settings, dev=pair, report=report, **options)
 
 
 def assert_same_weights(a, b):
@@ -197,6 +212,84 @@ def test_another_seed_gives_other_weights(whole, tmp_path):
     assert not torch.equal(whole[0].classifier.weight, other.classifier.weight)
 
 
+# --- SIGKILL ----------------------------------------------------------------------------------
+
+
+def killing(count):
+    """A collator at whose batch of this number the process ends, as the kernel ends it."""
+    served = []
+
+    def kill(indices):
+        served.append(indices)
+        if len(served) == count:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return collate(indices)
+
+    return kill
+
+
+def adapted():
+    model = model_of()
+    add_lora(model, r=2, alpha=4, dropout=0.1, target_modules=["Wqkv", "dense"])
+    return model
+
+
+@pytest.fixture
+def saved_at_every_line(monkeypatch):
+    """A checkpoint at every line of the log, as if each had taken ten minutes."""
+    monkeypatch.setattr(loop, "MOST_SECONDS_UNSAVED", -1)
+
+
+def assert_killed_and_the_same(tmp_path, resumed_at, batch, **options):
+    """The kill is in the fifth of the six steps of the second epoch."""
+    undisturbed, outcome, _ = run(tmp_path / "whole", **options)
+    codes = run_forked(lambda: run(tmp_path / "killed", data=killing(batch), **options))
+    assert codes == [-signal.SIGKILL]
+    again, resumed, lines = run(tmp_path / "killed", **options)
+    assert f"resumed at step {resumed_at} of 24" in lines
+    assert_same_weights(undisturbed, again)
+    assert unlike(resumed) == unlike(outcome)
+
+
+def test_a_run_killed_inside_an_epoch_ends_as_if_nothing_had_been(tmp_path):
+    """Weights, losses and all else that is written, with dropout, bit for bit."""
+    assert_killed_and_the_same(tmp_path, 9, 12)
+
+
+def test_so_does_one_with_adapters_and_accumulated_steps(tmp_path):
+    changes = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    assert_killed_and_the_same(tmp_path, 9, 23, build=adapted, arguments=arguments(**changes))
+
+
+@pytest.mark.usefixtures("saved_at_every_line")
+def test_so_does_one_with_checkpoints_between_evaluations(tmp_path):
+    changes = {"eval_steps": 6, "save_steps": 6, "logging_steps": 2}
+    assert_killed_and_the_same(tmp_path, 10, 12, arguments=arguments(**changes))
+
+
+def test_checkpoints_between_evaluations_change_nothing(tmp_path, whole, saved_at_every_line):
+    _, outcome, _ = run(tmp_path / "a", arguments=arguments(logging_steps=1))
+    losses = [row["eval_loss"] for row in outcome["history"] if "eval_loss" in row]
+    expected = [row["eval_loss"] for row in whole[1]["history"] if "eval_loss" in row]
+    assert losses == expected
+
+
+def test_a_run_killed_while_it_writes_a_checkpoint_takes_the_one_before(whole, tmp_path):
+    def die_writing():
+        own = loop.SharingTrainer._save_rng_state
+        loop.SharingTrainer._save_rng_state = lambda trainer, folder: (
+            os.kill(os.getpid(), signal.SIGKILL) if folder.endswith("-9") else own(trainer, folder)
+        )
+        run(tmp_path / "killed")
+
+    assert run_forked(die_writing) == [-signal.SIGKILL]
+    assert (tmp_path / "killed" / "checkpoint-9" / "model.safetensors").exists()
+    again, resumed, lines = run(tmp_path / "killed")
+    assert "resumed at step 6 of 24" in lines
+    assert_same_weights(whole[0], again)
+    assert unlike(resumed) == unlike(whole[1])
+
+
 # --- the best model ---------------------------------------------------------------------------
 
 
@@ -215,6 +308,33 @@ def test_the_weights_of_the_lowest_development_loss_are_kept(tmp_path, dev):
     assert outcome["best_step"] == min(losses, key=losses.get)
     assert dev_loss(model, dev) == pytest.approx(min(losses.values()), rel=1e-5)
     assert max(losses.values()) > min(losses.values()) + 0.05
+
+
+@pytest.mark.usefixtures("saved_at_every_line")
+def test_the_best_is_kept_through_a_kill_that_comes_after_it(tmp_path):
+    """The first evaluation is the best; eight checkpoints on, the process ends."""
+    options = {"dev": opposite, "patience": 4, "arguments": arguments(logging_steps=1)}
+    folder = tmp_path / "a"
+    assert run_forked(lambda: run(folder, data=killing(12), **options)) == [-signal.SIGKILL]
+    assert {path.name for path in folder.glob("c*")} == {"checkpoint-3", "checkpoint-10"}
+    best = load_file(folder / "checkpoint-3" / "model.safetensors")
+    model, outcome, _ = run(folder, **options)
+    assert (outcome["best_step"], outcome["steps"]) == (3, 15)
+    assert {path.name for path in folder.glob("c*")} == {"checkpoint-3", "checkpoint-15"}
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, best[name]), name
+    losses = [row["eval_loss"] for row in outcome["history"] if "eval_loss" in row]
+    assert dev_loss(model, opposite) == pytest.approx(min(losses), rel=1e-5)
+    assert min(losses[1:]) > losses[0] + 0.01
+
+
+@pytest.mark.parametrize("rows", [23, 1])
+def test_the_development_loss_is_the_mean_over_its_rows(tmp_path, rows):
+    """Its last batch, which is smaller, weighs no more than its rows."""
+    model, outcome, _ = run(tmp_path / "a", dev_rows=rows, arguments=arguments(max_steps=3))
+    with torch.inference_mode():
+        expected = model.eval()(**collate(list(range(rows)))).loss.item()
+    assert outcome["history"][-1]["eval_loss"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("patience", [1, 2])
@@ -306,6 +426,136 @@ def test_a_non_finite_development_loss_is_flagged_too(tmp_path):
     _, outcome, _ = run(tmp_path / "a", dev=poisoned(6))
     assert outcome["flags"] == ["non_finite_loss"]
     assert (outcome["best_step"], outcome["steps"]) == (3, 6)
+
+
+# --- the same update, however it is computed --------------------------------------------------
+
+GRADIENT_DESCENT = {
+    "optim": "sgd",
+    "learning_rate": 0.5,
+    "lr_scheduler_type": "constant",
+    "num_train_epochs": 2,
+    "logging_steps": 1,
+}
+
+
+def by_hand(rows, batch, order):
+    """A model after gradient descent on the mean loss of each batch of `order`, epoch by epoch."""
+    model = model_of(0.0).train()
+    for epoch in order:
+        for first in range(0, rows, batch):
+            model.zero_grad()
+            model(**collate(epoch[first : first + batch])).loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)  # as the Trainer does
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= 0.5 * parameter.grad
+    return model
+
+
+def recording(batches):
+    """`collate` that also notes what it is asked for."""
+    return lambda indices: batches.append(list(indices)) or collate(indices)
+
+
+def assert_near(model, weights):
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [24, 21, 17])
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_accumulated_steps_are_the_big_batch(tmp_path, rows, steps):
+    """Eight rows an update; in an epoch's last one eight, five (4 + 1) or a single one."""
+    batches = []
+    changes = {"per_device_train_batch_size": 8 // steps, "gradient_accumulation_steps": steps}
+    model, outcome, _ = run(
+        tmp_path / "a",
+        dev=None,
+        data=recording(batches),
+        build=lambda: model_of(0.0),
+        rows=rows,
+        arguments=without_dev(save_strategy="no", **GRADIENT_DESCENT, **changes),
+    )
+    flat = [row for batch in batches for row in batch]
+    order = flat[:rows], flat[rows:]
+    assert all(sorted(epoch) == list(range(rows)) for epoch in order)
+    assert order[0] != order[1]
+    assert_near(model, by_hand(rows, 8, order).state_dict())
+    assert outcome["steps"] == 2 * -(-rows // 8)
+
+
+# --- several processes ------------------------------------------------------------------------
+
+
+def in_two(folder, name, **options):
+    """`run` in two processes: the weights, the outcome, the batches and the seed of each."""
+
+    def one():
+        batches, rank = [], os.environ["RANK"]
+        model, outcome, lines = run(folder / name, data=recording(batches), **options)
+        save_file(model.state_dict(), folder / f"{name}.{rank}.safetensors")
+        outcome |= {"batches": batches, "lines": lines, "torch_seed": torch.initial_seed()}
+        (folder / f"{name}.{rank}.json").write_text(json.dumps(outcome))
+
+    assert run_forked(one, 2) == [0, 0]
+    weights = [load_file(folder / f"{name}.{rank}.safetensors") for rank in (0, 1)]
+    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+    return weights[0], [json.loads((folder / f"{name}.{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def losses_of(outcome):
+    return [row.get("loss", row.get("eval_loss")) for row in outcome["history"]]
+
+
+@pytest.mark.parametrize(("rows", "dev_rows", "steps"), [(24, 24, 1), (21, 13, 2), (17, 17, 1)])
+def test_two_processes_are_one_with_the_same_batch(tmp_path, rows, dev_rows, steps):
+    """In an epoch's last batch a process has fewer rows than the other, or none; rows differ in
+    their number of tokens.
+    """
+    options = {"rows": rows, "dev_rows": dev_rows, "build": lambda: model_of(0.0)}
+    size, accumulation = "per_device_train_batch_size", "gradient_accumulation_steps"
+    batches, own = [], {size: 4 * steps}
+    options["arguments"] = arguments(**GRADIENT_DESCENT, **own)
+    model, outcome, _ = run(tmp_path / "one", data=recording(batches), **options)
+    own = {size: 2, accumulation: steps}
+    options["arguments"] = arguments(**GRADIENT_DESCENT, **own)
+    weights, parts = in_two(tmp_path, "two", **options)
+    assert_near(model, weights)
+    for part in parts:
+        assert losses_of(part) == pytest.approx(losses_of(outcome), rel=1e-5)
+        assert (part["steps"], part["best_step"]) == (outcome["steps"], outcome["best_step"])
+    if rows == 24:  # else a process without a row has computed one that does not count
+        pairs = zip(parts[0]["batches"], parts[1]["batches"], strict=True)
+        assert [sorted(one + other) for one, other in pairs] == list(map(sorted, batches))
+        assert parts[0]["tokens"] == parts[1]["tokens"] == outcome["tokens"]
+
+
+def test_two_processes_go_on_after_a_kill_and_do_not_share_their_dropout(tmp_path):
+    options = {"arguments": arguments(per_device_train_batch_size=2)}
+    weights, (first, second) = in_two(tmp_path, "whole", **options)
+    assert first["torch_seed"] != second["torch_seed"]
+    codes = run_forked(lambda: run(tmp_path / "again", data=killing(12), **options), 2)
+    assert codes == [-signal.SIGKILL] * 2
+    others, (resumed, _) = in_two(tmp_path, "again", **options)
+    assert "resumed at step 9 of 24" in resumed["lines"]
+    assert all(torch.equal(weights[key], others[key]) for key in weights)
+    assert losses_of(resumed) == losses_of(first)
+
+
+def test_one_process_does_not_resume_from_two(tmp_path, whole):
+    options = {"arguments": arguments(per_device_train_batch_size=2)}
+    codes = run_forked(lambda: run(tmp_path / "a", data=killing(12), **options), 2)
+    assert codes == [-signal.SIGKILL] * 2
+    model, _, lines = run(tmp_path / "a")
+    assert not any(line.startswith("resumed") for line in lines)
+    assert_same_weights(model, whole[0])
+
+
+def test_a_process_uses_one_gpu_however_many_it_sees(tmp_path):
+    seen = loop.OneDeviceArguments(output_dir=str(tmp_path), use_cpu=True)
+    seen._n_gpu = 4  # what it sets where it finds as many
+    assert (seen.n_gpu, seen.train_batch_size) == (1, seen.per_device_train_batch_size)
 
 
 # --- the rest ---------------------------------------------------------------------------------

@@ -10,8 +10,13 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from longscale.config import check_config, read_schema
-from longscale.models.dnabert2 import DNABERT2Config, DNABERT2Model
+from longscale.models.dnabert2 import (
+    DNABERT2Config,
+    DNABERT2ForSequenceClassification,
+    DNABERT2Model,
+)
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.training.lora import add_lora
 from longscale.workload import (
     KINDS,
     NO_WORK,
@@ -20,6 +25,7 @@ from longscale.workload import (
     Work,
     count_lines,
     dnabert2_forward,
+    finetune_step,
     gau_forward,
     load_of,
     parameters,
@@ -91,6 +97,25 @@ def test_dnabert2_is_counted_as_torch_counts_it():
     assert work.attention == 2 * 2 * (2 * 200 * 200 * 64)
 
 
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("lora", [None, {"r": 1, "alpha": 1, "dropout": 0}])
+def test_a_step_of_fine_tuning_is_counted_as_torch_counts_it(again, lora):
+    """Its matrices; the counter sees no fused attention."""
+    shape = {"vocab_size": 64, "hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 96}
+    model = DNABERT2ForSequenceClassification(DNABERT2Config(**shape, num_attention_heads=2))
+    if lora:
+        add_lora(model, **lora, target_modules=["Wqkv", "dense"])
+    if again:
+        model.activation_checkpointing_enable()
+    ids = torch.randint(5, 64, (1, 200))
+    with FlopCounterMode(display=False) as counter:
+        model.train()(ids, torch.ones_like(ids), labels=torch.tensor([1])).loss.backward()
+    options = {"gradient_checkpointing": again, "lora": lora}
+    work = finetune_step(dnabert2_forward(shape, 200), options)
+    assert counter.get_total_flops() == pytest.approx(work.linear, rel=0.06)
+    assert work.attention == (3 + again) * dnabert2_forward(shape, 200).attention
+
+
 @pytest.mark.parametrize("few", [True, False])
 def test_gau_alpha_is_counted_as_torch_counts_it(few):
     shape = {"hidden_size": 32, "num_hidden_layers": 3, "intermediate_size": 48}
@@ -151,6 +176,9 @@ def test_released_shows_one_allele(study):
 def test_threads_are_those_of_the_section(study):
     study = changed(study, "finetune", "threads", value=8)
     assert load_of(study, "finetune", FINETUNE).threads == 8
+    study = changed(study, "finetune", "processes", value=3)
+    load = load_of(study, "finetune", FINETUNE)
+    assert (load.threads, load.processes) == (24, 3)
 
 
 def test_rows_are_estimated_until_they_are_counted(study):

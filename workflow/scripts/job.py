@@ -1,6 +1,5 @@
 """What every script of the workflow shares: its log, its threads, errors in one sentence."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from longscale.errors import LongscaleError
+from longscale.threads import use_threads
 
 
 def device_used() -> str:
@@ -49,21 +49,7 @@ def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]
 
 @contextmanager
 def model_job(snakemake: Any, threads: int) -> Iterator[Callable[[str], None]]:
-    """`job` for scripts that compute with torch: `threads` threads, whatever the machine has.
-
-    The count comes from the configuration, not from the cores that Snakemake happens to have, so
-    that a result does not depend on them.
-    """
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
-    import torch
-    from transformers.utils import logging
-
-    # Weights below e-87 would be computed with at a fiftieth of the speed, and add nothing. Set
-    # before any thread is started, because threads inherit it.
-    torch.set_flush_denormal(True)
-    torch.set_num_threads(threads)
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    """`job` for scripts that compute with torch: `threads` threads, whatever the machine has."""
+    use_threads(threads)
     with job(snakemake) as report:
         yield report

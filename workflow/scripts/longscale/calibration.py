@@ -106,7 +106,7 @@ def _pure_seconds(
     work = load.work
     seconds = work.linear / speed["linear"] / TERA + work.attention / speed["attention"] / TERA
     filled = min(1.0, size / calibration.full_size[device])
-    return seconds / filled / (load.threads if device == "cpu" else 1)
+    return seconds / filled / (load.threads if device == "cpu" else load.processes)
 
 
 def correction_for(

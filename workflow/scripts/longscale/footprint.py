@@ -106,4 +106,6 @@ def running_bytes(study: Study, rule: str, path: str) -> float:
     load = load_of(study, rule, path)
     if not (load and load.trains):
         return 0.0
-    return KEPT_CHECKPOINTS * TRAINING_BYTES * parameters(study.model(load.model))
+    adapters = rule == "finetune" and study.config["finetune"]["lora"]  # their moments are few
+    each = BYTES if adapters else TRAINING_BYTES
+    return KEPT_CHECKPOINTS * each * parameters(study.model(load.model))

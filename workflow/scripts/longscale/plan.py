@@ -151,7 +151,7 @@ def make_plan(study: Study, jobs: Sequence[Job], calibration: Calibration) -> Pl
         bases["cpu"].add(cpu.measured)
         gpu = estimate(calibration, job.rule, load, "gpu", size)
         bases["gpu"].add(gpu.measured)
-        add_hours(part, "gpu", gpu, 1)
+        add_hours(part, "gpu", gpu, load.processes)
     known = calibration.bytes
     sources = [source_of(study, job.rule, job.path, known) for job in to_do]
     return Plan(
@@ -165,9 +165,9 @@ def make_plan(study: Study, jobs: Sequence[Job], calibration: Calibration) -> Pl
     )
 
 
-def add_hours(part: Part, device: Device, one: Estimate, threads: int) -> None:
-    """Add a job's hours, on a GPU or of CPU cores, and their range."""
-    hours = one.seconds * threads / 3600
+def add_hours(part: Part, device: Device, one: Estimate, units: int) -> None:
+    """Add a job's hours, of `units` GPUs or CPU cores each, and their range."""
+    hours = one.seconds * units / 3600
     if device == "gpu":
         part.gpu_h += hours
     else:

@@ -220,12 +220,23 @@ def pretrain_work(study: Study, at: At) -> Work:
     return window_work(study, at["model"], options["window_bp"]) * (BACKWARD * windows)
 
 
+def finetune_step(forward: Work, options: Mapping) -> Work:
+    """Forward and backward pass of what costs `forward` forwards, under the options of `finetune`.
+
+    Activations that are computed again cost a forward pass more; frozen matrices, which get no
+    gradient, one less (the adapters beside them are small).
+    """
+    passes = BACKWARD + options["gradient_checkpointing"]
+    return Work(forward.linear * (passes - bool(options["lora"])), forward.attention * passes)
+
+
 def finetune_work(study: Study, at: At) -> Work:
     """All epochs with their evaluations: the most there can be, for early stopping cuts it."""
     options, rows = study.config["finetune"], study.rows(at["task"], at["protocol"])
-    passes = BACKWARD * rows.train + options["evaluations_per_epoch"] * rows.dev
-    windows = alleles(at["protocol"]) * options["epochs"] * passes
-    return window_work(study, at["model"], int(at["train_bp"])) * windows
+    forward = window_work(study, at["model"], int(at["train_bp"]))
+    epoch = finetune_step(forward, options) * rows.train
+    epoch += forward * (options["evaluations_per_epoch"] * rows.dev)
+    return epoch * (alleles(at["protocol"]) * options["epochs"])
 
 
 def score_work(study: Study, at: At) -> Work:
@@ -318,12 +329,13 @@ SAME_KIND = {
 
 
 class Load(NamedTuple):
-    """What a job computes with a model, on `threads` threads where there is no GPU."""
+    """What a job computes with a model: on `threads` threads, or on a GPU for each process."""
 
     work: Work
     model: str
     threads: int
     trains: bool
+    processes: int = 1
 
 
 def load_of(study: Study, rule: str, path: str) -> Load | None:
@@ -336,4 +348,6 @@ def load_of(study: Study, rule: str, path: str) -> Load | None:
     for key in kind.section:
         section = section[key]
     at = match.groupdict()
-    return Load(kind.work(study, at), at["model"], section["threads"], kind.trains)
+    processes = section.get("processes", 1)
+    threads = section["threads"] * processes
+    return Load(kind.work(study, at), at["model"], threads, kind.trains, processes)

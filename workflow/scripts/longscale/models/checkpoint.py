@@ -224,6 +224,12 @@ def load_checkpoint(
     return model.eval()
 
 
+def new_parameters(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """The parameters that a pretrained checkpoint need not have, by name (see `Family.new`)."""
+    new = _family_of(type(model)).new
+    return {name: value for name, value in model.named_parameters() if re.fullmatch(new, name)}
+
+
 def assign_weights(
     model: PreTrainedModel, weights: Weights, source: str | Path, *, complete: bool = False
 ) -> None:

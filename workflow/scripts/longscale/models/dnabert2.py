@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import (
     BaseModelOutputWithPooling,
     MaskedLMOutput,
@@ -180,8 +181,8 @@ class DNABERT2MLP(nn.Module):
         return self.layernorm(self.wo(product) + x)
 
 
-class DNABERT2Layer(nn.Module):
-    """One block of the encoder."""
+class DNABERT2Layer(GradientCheckpointingLayer):
+    """One block of the encoder; its activations may be computed again instead of kept."""
 
     def __init__(self, config: DNABERT2Config) -> None:
         super().__init__()
@@ -226,6 +227,7 @@ class DNABERT2PreTrainedModel(HeadRules, PreTrainedModel):
 
     config_class = DNABERT2Config
     base_model_prefix = "bert"
+    supports_gradient_checkpointing = True
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)

@@ -15,7 +15,9 @@ from longscale.errors import LongscaleError
 from longscale.genome.sequence import Genome
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel, match_alpha
-from longscale.training.loop import NOT_LEARNED, has_learned, save_trained, train
+from longscale.models.tokenizer import load_tokenizer
+from longscale.training.loop import NOT_LEARNED, has_learned, processes, save_trained, train
+from longscale.training.lora import add_lora
 from longscale.training.protocols import PROTOCOLS, Examples, Protocol
 
 # Windows over which the pretrained model's |q||k| is measured for cos-matched.
@@ -57,6 +59,12 @@ def start_model(
     return model
 
 
+def finetune_files(fasta: str, tokenizer: str, variants: str, **arguments: object) -> None:
+    """`finetune` with the genome, the tokenizer and the variants read from their files."""
+    table = pd.read_parquet(variants)
+    finetune(Genome(fasta), load_tokenizer(tokenizer), table, **arguments)
+
+
 def finetune(
     genome: Genome,
     tokenizer: Tokenizer,
@@ -76,7 +84,8 @@ def finetune(
 
     `options` is the `finetune` section of the configuration. Writes config.json (with `n_train`,
     the attention and the tissues), model.safetensors and training.json to `folder`, whole or not at
-    all. Raises LongscaleError where a split lacks a class.
+    all; adapters (`options["lora"]`) are merged into the weights. Raises LongscaleError where a
+    split lacks a class.
     """
     set_seed(seed)
     steps = PROTOCOLS[protocol]
@@ -95,6 +104,7 @@ def finetune(
             f" {int(sets[split].lengths.sum()):,} tokens"
         )
     model = start_model(steps, Path(pretrained), attention, sets["train"], tissues)
+    adapted = add_lora(model, **options["lora"]) if options["lora"] else None
     report(f"n_train is {model.config.n_train} tokens at {window_bp} bp; attention {attention}")
     folder = Path(folder)
     outcome = train(
@@ -117,6 +127,8 @@ def finetune(
         patience=options["patience"],
         report=report,
     )
+    if adapted:
+        adapted.merge_and_unload()
     labels = np.bincount(sets["dev"].labels.astype(int))
     if not has_learned(outcome["history"], entropy(labels)):
         outcome["flags"].append(NOT_LEARNED)
@@ -126,7 +138,7 @@ def finetune(
 
 def finetune_arguments(options: dict, examples: int, seed: int) -> dict:
     """`TrainingArguments` of a fine-tuning run over `examples` training rows."""
-    rows = options["batch_size"] * options["accumulation_steps"]
+    rows = options["batch_size"] * options["accumulation_steps"] * processes()
     per_epoch = max(1, -(-examples // rows))
     every = max(1, per_epoch // options["evaluations_per_epoch"])
     return {
@@ -134,6 +146,7 @@ def finetune_arguments(options: dict, examples: int, seed: int) -> dict:
         "per_device_train_batch_size": options["batch_size"],
         "per_device_eval_batch_size": options["batch_size"] * 2,
         "gradient_accumulation_steps": options["accumulation_steps"],
+        "activation_checkpointing": options["gradient_checkpointing"],
         "learning_rate": options["learning_rate"],
         "warmup_steps": options["warmup_fraction"],
         "weight_decay": options["weight_decay"],

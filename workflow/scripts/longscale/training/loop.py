@@ -4,13 +4,16 @@ read.
 
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import broadcast_object_list
+from torch.utils.data import DataLoader, Dataset
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
@@ -18,9 +21,11 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_utils import EvalLoopOutput
 
 from longscale.errors import LongscaleError
 from longscale.files import atomic_folder
+from longscale.models.masked_lm import IGNORED_LABEL
 from longscale.provenance import digest
 
 NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
@@ -28,6 +33,21 @@ NOT_LEARNED = "not_learned"
 
 # A last development loss that is lower than all others by a larger share is still falling.
 CONVERGED_WITHIN = 0.01
+
+# A run that is killed loses the work since its last checkpoint.
+MOST_SECONDS_UNSAVED = 600
+
+Collate = Callable[[list[int]], dict[str, torch.Tensor]]
+
+
+def processes() -> int:
+    """Processes that train together: those that torchrun has started, else this one alone."""
+    return int(os.environ["WORLD_SIZE"]) if torch.distributed.is_torchelastic_launched() else 1
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes."""
+    return processes() == 1 or os.environ["RANK"] == "0"
 
 
 class Indices(Dataset):
@@ -81,6 +101,36 @@ class LogForPeople(TrainerCallback):
             self.report(f"step {state.global_step}: the loss is not finite; training stops here")
 
 
+class SaveNowAndThen(TrainerCallback):
+    """A checkpoint at the next line of the log where the last one is too long ago.
+
+    Only there: the Trainer forgets the losses since its last report when it resumes.
+    """
+
+    def __init__(self) -> None:
+        self.saved = time.monotonic()
+
+    def on_save(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ARG002, ANN003
+        """Whyever it was saved."""
+        self.saved = time.monotonic()
+
+    def on_log(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ARG002, ANN003
+        """All processes save together, by the clock of the first."""
+        late = time.monotonic() - self.saved > MOST_SECONDS_UNSAVED
+        if broadcast_object_list([late])[0]:
+            control.should_save = True
+
+
+class OneDeviceArguments(TrainingArguments):
+    """A process uses one GPU, however many it sees.
+
+    The Trainer would else cut each tensor into as many parts, and a batch of both alleles, the
+    references first, is no longer one then.
+    """
+
+    n_gpu = 1
+
+
 def device_precision(precision: str) -> dict[str, bool]:
     """Trainer's bf16/fp16 switches for a configured precision on this machine."""
     cuda = torch.cuda.is_available()
@@ -93,31 +143,39 @@ def device_precision(precision: str) -> dict[str, bool]:
     return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
 
 
+def is_whole(checkpoint: Path) -> bool:
+    """Whether its last file was written."""
+    try:
+        json.loads((checkpoint / "trainer_state.json").read_text())
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def usable_checkpoint(folder: Path, settings: str) -> str | None:
-    """The newest checkpoint of a run with these settings; another run's leftovers are removed."""
+    """The newest checkpoint of a run with these settings; what cannot be used is removed."""
     stamp = folder / "settings.sha256"
-    if stamp.exists() and stamp.read_text() == settings:
-        steps = [
-            path for path in folder.glob("checkpoint-*") if (path / "trainer_state.json").exists()
-        ]
-        if steps:
-            return str(max(steps, key=lambda path: int(path.name.rsplit("-", 1)[1])))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    stamp.write_text(settings)
-    return None
+    if not (stamp.exists() and stamp.read_text() == settings):
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        stamp.write_text(settings)
+    steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*")}
+    for step, path in list(steps.items()):
+        if not is_whole(path):
+            shutil.rmtree(steps.pop(step))
+    return str(steps[max(steps)]) if steps else None
 
 
 def train(
     model: PreTrainedModel,
-    collate: Callable[[list[int]], dict[str, torch.Tensor]],
+    collate: Collate,
     examples: int,
     folder: Path,
     *,
     settings: dict,
     arguments: dict,
     precision: str = "auto",
-    dev: tuple[Callable[[list[int]], dict[str, torch.Tensor]], int] | None = None,
+    dev: tuple[Collate, int] | None = None,
     patience: int | None = None,
     report: Callable[[str], None] = print,
 ) -> dict:
@@ -127,36 +185,41 @@ def train(
     `collate` turns row numbers below `examples` into a batch; `dev` is the same pair for the
     development set, whose best checkpoint is kept. `arguments` go to `TrainingArguments`;
     `settings` is everything that the result depends on: checkpoints of other settings are not
-    resumed from.
+    resumed from. Started by torchrun, each of its processes calls this with the same arguments;
+    a batch is then `processes()` times as large, and shared between them.
 
     Returns steps, best_step, flags (`non_finite_loss`, `not_converged`), seconds and the loss
     history.
     """
-    resume = usable_checkpoint(folder, digest(settings))
+    trainer_arguments = OneDeviceArguments(
+        output_dir=str(folder),
+        use_cpu=not torch.cuda.is_available(),
+        remove_unused_columns=False,
+        label_names=["labels"],
+        disable_tqdm=True,
+        report_to="none",
+        logging_nan_inf_filter=False,
+        include_num_input_tokens_seen="non_padding",
+        dataloader_pin_memory=torch.cuda.is_available(),
+        save_total_limit=2,
+        # A resumed run must not forget how long it has waited for a lower development loss.
+        restore_callback_states_from_checkpoint=True,
+        ddp_find_unused_parameters=False,
+        **device_precision(precision),
+        **arguments,
+    )
+    settings = settings | {"processes": processes()}
+    resume = [usable_checkpoint(folder, digest(settings)) if is_main_process() else None]
+    resume = broadcast_object_list(resume)[0]
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     log = LogForPeople(report)
-    trainer = EvaluatingTrainer(
+    trainer = SharingTrainer(
         model=model,
-        args=TrainingArguments(
-            output_dir=str(folder),
-            use_cpu=not torch.cuda.is_available(),
-            remove_unused_columns=False,
-            label_names=["labels"],
-            disable_tqdm=True,
-            report_to="none",
-            logging_nan_inf_filter=False,
-            include_num_input_tokens_seen="non_padding",
-            dataloader_pin_memory=torch.cuda.is_available(),
-            save_total_limit=2,
-            # A resumed run must not forget how long it has waited for a lower development loss.
-            restore_callback_states_from_checkpoint=True,
-            **device_precision(precision),
-            **arguments,
-        ),
+        args=trainer_arguments,
         data_collator=collate,
         train_dataset=Indices(examples),
         eval_dataset=Indices(dev[1]) if dev else None,
-        callbacks=[log],
+        callbacks=[log, SaveNowAndThen()],
     )
     trainer.dev_collate = dev[0] if dev else None
     if patience is not None:
@@ -164,26 +227,95 @@ def train(
     trainer.remove_callback(
         next(c for c in trainer.callback_handler.callbacks if type(c).__name__ == "PrinterCallback")
     )
+    # The processes start from the same weights, and their dropout must differ.
+    torch.manual_seed(trainer_arguments.seed + trainer_arguments.process_index)
     started = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     outcome = summarise(trainer, log, seconds=time.monotonic() - started)
     if NON_FINITE_LOSS in outcome["flags"] and trainer.state.best_model_checkpoint is None:
         model.load_state_dict(initial)
+    trainer.accelerator.wait_for_everyone()  # to read the best checkpoint before it is removed
     return outcome
 
 
-class EvaluatingTrainer(Trainer):
-    """A Trainer whose development set has a collator of its own."""
+class SharingTrainer(Trainer):
+    """A Trainer whose processes share each batch, and whose development set has a collator of its
+    own.
 
-    dev_collate: Callable[[list[int]], dict[str, torch.Tensor]] | None = None
+    However many processes and steps of accumulation there are, the loss of an update is the mean
+    over all its labelled rows (or tokens), and the development loss that over the whole set. The
+    Trainer itself averages the means of unequal parts, and repeats rows where an epoch's last batch
+    cannot be shared evenly.
+    """
 
-    def get_eval_dataloader(self, eval_dataset=None):  # noqa: ANN001, ANN201
-        """The development set in order, in batches of the configured size."""
-        return torch.utils.data.DataLoader(
-            eval_dataset if eval_dataset is not None else self.eval_dataset,
-            batch_size=self.args.eval_batch_size,
-            collate_fn=self.dev_collate,
+    dev_collate: Collate | None = None
+    loss_is_scaled_for_ga = True  # compute_loss does it
+
+    def shared(self, dataset: Dataset, size: int, collate: Collate, *, shuffle: bool) -> DataLoader:
+        """Batches of `size` rows for each process, of which the same are drawn in all of them.
+
+        A process without a row in an epoch's last batch computes one that does not count.
+        """
+
+        def collate_share(indices: list[int]) -> dict[str, torch.Tensor]:
+            share = indices[self.args.process_index :: self.args.world_size]
+            batch = collate(share or indices[:1])
+            return batch | {"items": (batch["labels"] != IGNORED_LABEL).sum() * bool(share)}
+
+        loader = DataLoader(
+            dataset,
+            size * self.args.world_size,
+            shuffle=shuffle,
+            collate_fn=collate_share,
+            pin_memory=self.args.dataloader_pin_memory,
         )
+        return prepare_data_loader(
+            loader,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=self.args.seed,
+        )
+
+    def get_train_dataloader(self) -> DataLoader:
+        """The training rows in an order that depends on seed and epoch alone."""
+        size = self.args.per_device_train_batch_size
+        return self.shared(self.train_dataset, size, self.data_collator, shuffle=True)
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        """The development set in order."""
+        size = self.args.per_device_eval_batch_size
+        return self.shared(eval_dataset or self.eval_dataset, size, self.dev_collate, shuffle=False)
+
+    def get_batch_samples(self, epoch_iterator, num_batches, device):  # noqa: ANN001, ANN201
+        """The batches of an update, and how many rows or tokens of them are labelled."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        items = sum(batch["items"] for batch in batches)
+        return batches, self.accelerator.reduce(items.to(device))
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # noqa: ANN001, ANN201, ARG002
+        """This batch's part of the update's mean loss; the processes' gradients are averaged."""
+        own = inputs.pop("items")
+        return model(**inputs).loss * (own * self.args.world_size / num_items_in_batch)
+
+    def evaluation_loop(self, dataloader, *args, metric_key_prefix="eval", **kwargs):  # noqa: ANN001, ANN002, ANN003, ANN201, ARG002
+        """The mean loss over the development set."""
+        self.model.eval()
+        total = torch.zeros(2, dtype=torch.float64, device=self.args.device)
+        for batch in dataloader:
+            inputs = self._prepare_inputs(batch)
+            items = inputs.pop("items").double()
+            with torch.no_grad(), self.compute_loss_context_manager():
+                total += torch.stack([self.model(**inputs).loss * items, items])
+        loss, items = self.accelerator.reduce(total).tolist()
+        return EvalLoopOutput(None, None, {f"{metric_key_prefix}_loss": loss / items}, int(items))
+
+    def _save_rng_state(self, output_dir: str) -> None:
+        """As the Trainer does; a checkpoint's last file is written when all processes are here."""
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()
 
 
 def still_improving(losses: list[float]) -> bool:
@@ -229,7 +361,9 @@ def require_finite(outcome: dict, section: str) -> None:
 
 
 def save_trained(model: PreTrainedModel, folder: str | Path, record: dict) -> None:
-    """The model's own files and training.json in `folder`, all or none of them."""
+    """The model's own files and training.json in `folder`, all or none of them; written once."""
+    if not is_main_process():
+        return
     with atomic_folder(folder) as part:
         model.save_pretrained(part)
         (part / "training.json").write_text(json.dumps(record, indent=1, allow_nan=True) + "\n")

@@ -1,0 +1,105 @@
+"""One function in several processes that train together, started by torchrun.
+
+Where nothing else is said, the processes are on this machine. torchrun takes each of its options
+from the environment, too (PET_NNODES, PET_RDZV_BACKEND, PET_RDZV_ENDPOINT, ...): with these set,
+and the same call on each node, they are on several.
+"""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from longscale.errors import LongscaleError
+from longscale.files import atomic_path
+from longscale.threads import use_threads
+
+ON_SEVERAL_NODES = "PET_RDZV_ENDPOINT"
+
+
+def launch(
+    function: Callable[..., None],
+    arguments: dict,
+    *,
+    processes: int,
+    threads: int,
+    report: Callable[[str], None],
+) -> None:
+    """`function(**arguments, report=report)` in `processes` processes of `threads` threads each; in
+    this one where it is one.
+
+    `arguments` are what JSON can hold; `function` can be imported by its name. What the first
+    process reports is passed on as it comes. A `LongscaleError` of a process is raised here, and
+    any other failure as `subprocess.CalledProcessError`, its traceback on stderr. Processes whose
+    parent is gone end at the next line that they report.
+    """
+    if processes == 1 and ON_SEVERAL_NODES not in os.environ:
+        function(**arguments, report=report)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        job = Path(folder) / "job.json"
+        name = [function.__module__, function.__qualname__]
+        job.write_text(json.dumps({"function": name, "threads": threads, "arguments": arguments}))
+        try:
+            _run(_torchrun(processes, job), report)
+        except subprocess.CalledProcessError:
+            if _mistake(job).exists():
+                raise LongscaleError(_mistake(job).read_text()) from None
+            raise
+    if torch.cuda.is_available():
+        torch.zeros(1, device="cuda")  # a log's last line names the device of its own process
+
+
+def _torchrun(processes: int, job: Path) -> list[str]:
+    alone = [] if ON_SEVERAL_NODES in os.environ else ["--standalone"]
+    command = [sys.executable, "-m", "torch.distributed.run", *alone]
+    return [*command, f"--nproc-per-node={processes}", "--module", __name__, str(job)]
+
+
+def _run(command: list[str], report: Callable[[str], None]) -> None:
+    """Run to the end, each line of stdout reported; what interrupts this ends the command, too."""
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            for line in running.stdout:
+                report(line.rstrip("\n"))
+        except BaseException:
+            running.terminate()
+            raise
+    if running.returncode:
+        raise subprocess.CalledProcessError(running.returncode, command)
+
+
+def _mistake(job: Path) -> Path:
+    """Where a process leaves the sentence of its LongscaleError."""
+    return job.with_name("mistake.txt")
+
+
+def _work(job: Path) -> None:
+    """What each process does with the call that `launch` has written down."""
+    call = json.loads(job.read_text())
+    use_threads(call["threads"])
+    module, name = call["function"]
+    is_first = os.environ["RANK"] == "0"
+    try:
+        getattr(importlib.import_module(module), name)(
+            **call["arguments"],
+            report=lambda line: print(line, flush=True) if is_first else None,
+        )
+    except LongscaleError as error:
+        with atomic_path(_mistake(job)) as part:
+            part.write_text(str(error))
+        sys.exit(1)
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))
