@@ -167,6 +167,8 @@ def test_reaches_are_asked_for_only_where_they_help():
     band = alibi_band(torch.tensor([0.5]), 1500)[None]
     assert reaches(q, q, band) == [1500]  # a model that has diverged: all pairs
     assert reaches(q, q, band.expand(2, -1, -1)) is None
+    q = torch.full((1500, 1, 4), 1 / 3)
+    assert reaches(q.bfloat16(), q, band) == [212]  # (2 * 4/9 + 105) / 0.5, rounded up
     assert reaches(q[:9], q[:9], alibi_band(torch.tensor([0.5]), 9)[None]) is None
 
 

@@ -167,7 +167,8 @@ def reaches(q: torch.Tensor, k: torch.Tensor, band: torch.Tensor) -> list[int] |
     longest = (band.shape[-1] + 1) // 2
     if q.device.type != "cpu" or len(band) > 1 or longest < SHORTEST_WINDOWED:
         return None
-    largest = (torch.linalg.vector_norm(x, dim=-1).amax(0).double() for x in (q, k))
+    norms = (torch.linalg.vector_norm(x, dim=-1, dtype=band.dtype) for x in (q, k))  # T H
+    largest = (norm.amax(0).double() for norm in norms)
     slope = -band[0, :, longest].double()  # the bias at distance 1
     reach = (2 * math.prod(largest) + UNDERFLOW) / slope
     return reach.nan_to_num(nan=longest).clamp(max=longest).ceil().int().tolist()
