@@ -44,6 +44,7 @@ import torch.nn.functional as F
 
 from longscale.attention.alibi import alibi_slopes
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2Model
+from longscale.threads import use_onednn
 
 Batch = tuple[torch.Tensor, torch.Tensor]  # tokens and attention mask, (B, L)
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -190,12 +191,20 @@ def autocast(options: argparse.Namespace) -> torch.autocast:
     return torch.autocast(options.device, DTYPES[options.dtype], enabled=options.dtype != "fp32")
 
 
+def set_up(side: str) -> None:
+    """Torch's defaults for `dense`; for ours what each job of the workflow sets."""
+    torch.set_flush_denormal(side == "ours")
+    torch.set_float32_matmul_precision("highest")
+    if side == "ours":
+        use_onednn()
+
+
 def forward_side(side: str, model: DNABERT2Model, batch: Batch, options: argparse.Namespace):  # noqa: ANN201
     """One forward pass as a function."""
     compute = {"ours": ours, "dense": dense}[side]
 
     def run() -> torch.Tensor:
-        torch.set_flush_denormal(side == "ours")
+        set_up(side)
         with torch.inference_mode(), autocast(options):
             return compute(model, batch)
 
@@ -209,7 +218,7 @@ def training_side(side: str, model: DNABERT2Model, batch: Batch, options: argpar
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
     def run() -> None:
-        torch.set_flush_denormal(side == "ours")
+        set_up(side)
         with autocast(options):
             hidden = compute(model, batch)
         hidden.float().square().mean().backward()
