@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from longscale.attention import kernel
 from longscale.attention.alibi import alibi_slopes
 from longscale.attention.rules import LENGTH_RULES
 from longscale.errors import LongscaleError
@@ -166,6 +167,31 @@ def test_equals_the_dense_network_forward_and_backward(attention, rule):
             expected = expected.index_fill(0, torch.tensor(0), 0)  # the padding token
         scale = max(1.0, float(expected.abs().max()))
         assert (gradient - expected).abs().max() < 2e-4 * scale, name
+
+
+@pytest.mark.parametrize(
+    ("attention", "rule"),
+    [("dot", "none"), ("dot", "logn"), ("dot", "entropy-matched"), ("cos16", "none")],
+)
+def test_keys_left_out_of_a_long_sequence_are_not_missed(monkeypatch, attention, rule):
+    """From 1,024 tokens on steep heads leave keys out; a rule moves the bound on what may be."""
+    left_out = []
+    apply = kernel._Windowed.apply
+    monkeypatch.setattr(
+        kernel._Windowed, "apply", lambda *args: left_out.append(args) or apply(*args)
+    )
+    model = model_of(DNABERT2Model, attention=attention, hidden_size=18, n_train=60)
+    with torch.no_grad():  # logits of ordinary size
+        for layer in model.encoder.layer:
+            layer.attention.self.Wqkv.weight[:36] *= 0.05
+            layer.attention.self.Wqkv.bias[:36] *= 0.2
+    use(model, rule)
+    ids, mask = batch_of([1100, 1030])
+    with torch.inference_mode():
+        hidden = model(ids, mask).last_hidden_state
+        dense = dense_hidden(dict(model.named_parameters()), model.config, ids, mask, rule)
+    assert len(left_out) == 4  # two sequences, two layers
+    torch.testing.assert_close(hidden, dense, atol=1e-4, rtol=1e-4)
 
 
 def test_rules_and_attentions_differ():
