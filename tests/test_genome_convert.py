@@ -82,6 +82,7 @@ def test_content_is_untouched(tmp_path, tool, monkeypatch, block, end, width):
     fasta = tmp_path / "out.fa"
     contigs = convert_assembly(source, make_report(lengths), fasta)
     assert contigs == [(f"chr{name}", n) for name, n in lengths.items()]
+    assert {type(n) for _, n in contigs} == {int}  # the script writes them as JSON
     assert fasta.read_bytes() == obvious(fasta_text(sequences, width))[1]
     expected = samtools_fai(tool("samtools"), fasta, tmp_path)
     assert (tmp_path / "out.fa.fai").read_text() == expected
