@@ -4,15 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tiny_study import make_variants, quiet, tiny_config, write_genome, write_tokenizer
 
 from longscale.attention.rules import LENGTH_RULES
 from longscale.errors import LongscaleError
 from longscale.evaluation import scoring
 from longscale.evaluation.scores import ROW_COLUMNS
-from longscale.evaluation.scoring import score_variants, token_batches
+from longscale.evaluation.scoring import score_variants
 from longscale.training.protocols import PROTOCOLS
 from longscale.variants.windows import gather_windows, readout_span
 
@@ -72,24 +70,6 @@ def scored(
 @pytest.fixture(scope="module")
 def scores(genome, tokenizer, variants):
     return scored(model_of(tokenizer), tokenizer, genome, variants)
-
-
-# --- batches ----------------------------------------------------------------------------------
-
-
-@settings(max_examples=150, deadline=None)
-@given(lengths=st.lists(st.integers(1, 90), max_size=40), limit=st.integers(1, 200))
-def test_batches_hold_every_row_once_and_respect_the_limit(lengths, limit):
-    lengths = np.array(lengths, dtype=np.int64)
-    batches = list(token_batches(lengths, limit))
-    rows = np.concatenate([*batches, np.array([], dtype=np.int64)])
-    assert sorted(rows) == list(range(len(lengths)))
-    assert (np.diff(lengths[rows.astype(int)]) >= 0).all()  # rows of like length stand together
-    totals = [lengths[batch].sum() for batch in batches]
-    for batch, total in zip(batches, totals, strict=True):
-        assert total <= limit or len(batch) == 1
-    for total, after in zip(totals, batches[1:], strict=False):
-        assert total + lengths[after[0]] > limit  # no batch ends before it must
 
 
 # --- scores -----------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from longscale.attention.chunked import logit_blocks, rotated_pieces
 from longscale.attention.geometry import covers
 from longscale.attention.kernel import Packing, pack
 from longscale.errors import LongscaleError
-from longscale.evaluation.scoring import token_batches
+from longscale.models.batches import token_batches
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel
 from longscale.models.gau_alpha import GAUAlphaForMaskedLM, GAULayer, Surroundings
 from longscale.models.tokenizer import EncodedWindows

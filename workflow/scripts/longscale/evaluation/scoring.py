@@ -1,7 +1,7 @@
 """A fine-tuned checkpoint scores variants at one window length, under every length rule."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,29 +12,12 @@ from longscale.attention.rules import length_rule
 from longscale.errors import LongscaleError
 from longscale.evaluation.scores import ROW_COLUMNS
 from longscale.genome.sequence import Genome
+from longscale.models.batches import token_batches
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel
 from longscale.training.protocols import PROTOCOLS, Examples
 
 CHUNK_BP = 8_000_000
 REPORT_SECONDS = 10.0
-
-
-def token_batches(lengths: np.ndarray, batch_tokens: int) -> Iterator[np.ndarray]:
-    """Row numbers in batches of at most `batch_tokens` tokens, rows of like length together.
-
-    `lengths`: (rows,) tokens of each row. A row longer than `batch_tokens` is a batch of its own.
-    """
-    order = np.argsort(lengths, kind="stable")
-    batch: list[int] = []
-    total = 0
-    for row in order:
-        if batch and total + lengths[row] > batch_tokens:
-            yield np.array(batch)
-            batch, total = [], 0
-        batch.append(row)
-        total += lengths[row]
-    if batch:
-        yield np.array(batch)
 
 
 @torch.inference_mode()

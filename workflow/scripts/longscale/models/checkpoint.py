@@ -116,7 +116,7 @@ def _nucleotide_transformer_config(stored: dict[str, object]) -> dict[str, objec
     longest = stored.get(
         "max_position_embeddings", NucleotideTransformerConfig.max_position_embeddings
     )
-    return {"n_train": longest - 2} | stored
+    return stored | {"n_train": stored.get("n_train") or longest - 2}
 
 
 # Words of the original HyenaDNA code's `layer` -> those of the hub's repositories.

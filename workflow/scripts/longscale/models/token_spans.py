@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from tokenizers import Tokenizer
 
 from longscale.errors import LongscaleError
 
@@ -11,7 +12,7 @@ from longscale.errors import LongscaleError
 class TokenSpans:
     """Windows of `window_bp` as tokens, packed one after the other.
 
-    ids: (tokens,) uint16. offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i +
+    ids: (tokens,) integers. offsets: (windows + 1,) int64, window i is ids[offsets[i]:offsets[i +
     1]]. starts, stops: (tokens,) int32, what of its window each token spells, in bp, 0-based and
     half-open. Together the tokens of a window spell all of it, each base once; special tokens spell
     nothing and stand at one of its ends.
@@ -100,3 +101,31 @@ def token_spans(
     if first is not None:
         stops[offsets[:-1]] = 0
     return TokenSpans(all_ids, offsets, all_starts, stops, window_bp)
+
+
+def spans_by_offsets(tokenizer: Tokenizer, windows: np.ndarray, *, chunk: int = 512) -> TokenSpans:
+    """`TokenSpans` of any tokenizer that knows where its tokens stand in the text.
+
+    `windows` (rows, window_bp) uint8 ASCII. Special tokens spell nothing. Raises `LongscaleError`
+    where the tokens of a window do not spell all of it (a tokenizer that drops or adds text).
+    """
+    ids, starts, stops = [], [], []
+    width = windows.shape[1]
+    for first in range(0, len(windows), chunk):
+        texts = [row.tobytes().decode("ascii") for row in windows[first : first + chunk]]
+        for encoding in tokenizer.encode_batch(texts):
+            special = np.array(encoding.special_tokens_mask, bool)
+            begin, end = np.array(encoding.offsets, np.int32).reshape(-1, 2).T
+            end = np.maximum.accumulate(np.where(special, 0, end))
+            begin = np.where(special, end, begin)
+            if end[-1] != width or (begin[1:] != end[:-1]).any() or begin[0] != 0:
+                raise LongscaleError(
+                    "tokenizer.json: its tokens do not spell the whole window, each base once; "
+                    "an encoder's tokenizer must neither drop, add nor reorder text"
+                )
+            ids.append(np.array(encoding.ids))
+            starts.append(begin)
+            stops.append(end)
+    offsets = np.concatenate([[0], np.cumsum([len(own) for own in ids])]).astype(np.int64)
+    parts = (np.concatenate(part).astype(np.int32) for part in (starts, stops))
+    return TokenSpans(np.concatenate(ids), offsets, *parts, width)

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from longscale.errors import LongscaleError
 from longscale.files import atomic_path
 from longscale.genome.sequence import Genome
+from longscale.models.token_spans import TokenSpans, token_spans
 
 # DNABERT-2's special tokens in the order of their ids.
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -235,9 +236,7 @@ def encode_windows(
         for row, (text, encoding) in enumerate(encodings, start=first):
             ids.append(np.array(encoding.ids, dtype=np.uint16))
             lengths.append(len(encoding.ids))
-            ends = np.cumsum(bases[ids[-1]])
-            if ends[-1] != len(text):
-                ends = np.maximum.accumulate([end for _, end in tokenizer.encode(text).offsets])
+            ends = _token_ends(tokenizer, bases, text, ids[-1])
             variant[row] = np.searchsorted(ends, centre, side="right")
             if spans is not None:
                 outer = int(spans[0][row]), int(spans[1][row]) - 1
@@ -246,6 +245,36 @@ def encode_windows(
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     cut = np.zeros((len(windows), 2), dtype=np.int32)
     return EncodedWindows(np.concatenate(ids), offsets, readout, variant, cut)
+
+
+def encode_spans(tokenizer: Tokenizer, windows: np.ndarray, *, chunk: int = 512) -> TokenSpans:
+    """Tokens of `windows` (rows, window_bp) uint8 ASCII with the place of each, [CLS] first and
+    [SEP] last: all of them, whatever the tokenizer's limit.
+    """
+    tokenizer = _without_settings(tokenizer)
+    bases = _bases_of_tokens(tokenizer)
+    ids, starts = [], []
+    for first in range(0, len(windows), chunk):
+        texts = [row.tobytes().decode("ascii") for row in windows[first : first + chunk]]
+        for text, encoding in zip(texts, tokenizer.encode_batch_fast(texts), strict=True):
+            own = np.array(encoding.ids, dtype=np.uint16)
+            ids.append(own[1:-1])
+            starts.append(_token_ends(tokenizer, bases, text, own)[:-2])  # of the one before
+    row = np.repeat(np.arange(len(windows)), [len(own) for own in ids])
+    return token_spans(
+        windows, row, np.concatenate(starts), np.concatenate(ids), first=CLS, last=SEP
+    )
+
+
+def _token_ends(tokenizer: Tokenizer, bases: np.ndarray, text: str, ids: np.ndarray) -> np.ndarray:
+    """Where each token of `text` ends, in bp, special tokens where the one before does: (tokens,).
+
+    By the spelling of the tokens, and by the tokenizer's offsets where that does not tell.
+    """
+    ends = np.cumsum(bases[ids])
+    if ends[-1] != len(text):
+        ends = np.maximum.accumulate([end for _, end in tokenizer.encode(text).offsets])
+    return ends
 
 
 @lru_cache(maxsize=4)  # pretraining asks at every step; nothing here adds tokens to a tokenizer

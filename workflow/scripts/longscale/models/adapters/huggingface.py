@@ -1,0 +1,83 @@
+"""Any encoder whose architecture ships with transformers, from a folder."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedModel
+from transformers import PreTrainedTokenizerFast as FastTokenizer
+
+from longscale.errors import LongscaleError
+from longscale.models.token_spans import TokenSpans, spans_by_offsets
+
+SAMPLE_BP = 3000  # of random bases, to see how many one token stands for
+
+
+class HuggingFaceEncoder:
+    """A model and a fast tokenizer of transformers; without remote code, rules and extensions."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: FastTokenizer) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        config = model.config
+        self.width = int(config.hidden_size)
+        self.trained_tokens = getattr(config, "max_position_embeddings", None)
+        self.pad_id, self.mask_id = tokenizer.pad_token_id or 0, tokenizer.mask_token_id
+        sample = np.random.default_rng(1).choice(np.frombuffer(b"ACGT", np.uint8), (1, SAMPLE_BP))
+        self.bp_per_token = SAMPLE_BP / float(self.tokenise(sample).lengths[0])
+
+    def tokenise(self, windows: np.ndarray) -> TokenSpans:
+        """The tokenizer's tokens, special ones included."""
+        return spans_by_offsets(self.tokenizer.backend_tokenizer, windows)
+
+    def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Last hidden state (B, L, D)."""
+        return self.model.base_model(ids, attention_mask=mask).last_hidden_state
+
+    def logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Logits (B, L, V)."""
+        return self.model(ids, attention_mask=mask).logits
+
+    def set_rule(self, rule: str, measured: torch.Tensor | None = None) -> None:
+        """Nothing but `none`: the attention is transformers' own."""
+        del measured
+        if rule != "none":
+            raise LongscaleError(
+                f"rule: {rule!r} cannot be put on a model of transformers; native are dnabert2, "
+                "gau-alpha and nucleotide-transformer"
+            )
+
+    def extend(self, stretch: float) -> None:
+        """Nothing."""
+        raise LongscaleError(
+            f"extension: 'ntk' (stretch {stretch:g}) cannot be put on a model of transformers; "
+            "nucleotide-transformer and gau-alpha have it"
+        )
+
+
+def load(folder: Path, *, logits: bool) -> HuggingFaceEncoder:
+    """The model and tokenizer in `folder`; safetensors only, nothing from the network."""
+    kind = AutoModelForMaskedLM if logits else AutoModel
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        model, info = kind.from_pretrained(
+            folder,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+        tokenizer = FastTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise LongscaleError(
+            f"{folder}: cannot be loaded as an encoder of transformers ({reason}); it needs "
+            "config.json of an architecture that transformers has, model.safetensors and "
+            "tokenizer.json"
+        ) from error
+    missing = [key for key in info["missing_keys"] if not key.startswith("pooler.")]
+    if missing:
+        raise LongscaleError(
+            f"{folder}: {len(missing)} weights are missing, {missing[0]} first; random ones in "
+            "their place would make the embeddings worthless"
+        )
+    return HuggingFaceEncoder(model, tokenizer)
