@@ -62,7 +62,7 @@ def write_omim(path: Path, bases_of, contigs: dict[str, int], rows: int) -> None
     table["INT_LABEL"] = (rng.random(len(table)) < 0.001).astype(int)
     table["split"] = "test"
     table["consequence"] = "non_coding_transcript_exon_variant"
-    table["annotation"] = "x" * 80
+    table["annotation"] = "x" * 106
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False)
 
