@@ -79,6 +79,12 @@ def peak_mib() -> float:
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 
+def make(folder: Path, rows: int) -> None:
+    """The table and its genome."""
+    mirror = [sys.executable, str(ROOT / "tests/lrb_mirror.py"), str(folder), str(rows)]
+    subprocess.run(mirror, check=True)
+
+
 def measure(folder: Path, context_bp: int) -> dict[str, float]:
     """Run each step in a process of its own: step -> peak memory in MiB."""
     peaks = {}
@@ -109,8 +115,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        mirror = [sys.executable, str(ROOT / "tests/lrb_mirror.py"), name, str(options.rows)]
-        subprocess.run(mirror, check=True)
+        make(folder, options.rows)
         size = (folder / "omim.csv").stat().st_size / 1e6
         print(f"{describe_run()}\na table of {size:,.0f} MB\n")
         print("| step | what | peak memory, MiB | seconds |\n| --- | --- | --- | --- |")

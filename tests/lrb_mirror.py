@@ -39,9 +39,9 @@ def draw_snvs(bases_of, contigs: dict[str, int], rows: int, seed: int = 2) -> pd
     `bases_of`: contig -> uint8 bases.
     """
     rng = np.random.default_rng(seed)
-    total, frames = sum(contigs.values()), []
-    for name, length in contigs.items():
-        count = min(round(rows * length / total), length - 20_000)
+    frames = []
+    for i, (name, length) in enumerate(contigs.items()):
+        count = (i + 1) * rows // len(contigs) - i * rows // len(contigs)
         step = (length - 20_000) / count  # 10 kb from either end: windows lie inside
         places = (10_000 + np.arange(count) * step).astype(np.int64)
         ref = bases_of(name)[places]

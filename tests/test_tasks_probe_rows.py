@@ -4,12 +4,14 @@ import ast
 import csv
 import json
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from types import SimpleNamespace
 
 import lrb_mirror
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -374,3 +376,23 @@ def test_a_shard_zipped_from_files_is_read_too(tmp_path):
     write_profile_labels(SMALL_CAGE, rows, tmp_path, tmp_path / "l.npy")
     assert (np.load(tmp_path / "l.npy") == 1).all()
     assert shard_names("train", 1) == ["targets-train-0-0.npz"]
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+@pytest.mark.e2e
+def test_the_omim_table_stays_under_two_gigabytes(tmp_path):
+    """Two smaller tables tell what a row costs; the whole one is in benchmarks/omim_memory.py."""
+    spec = spec_from_file_location("omim_memory", ROOT / "benchmarks" / "omim_memory.py")
+    benchmark = module_from_spec(spec)
+    spec.loader.exec_module(benchmark)
+    sizes, peaks = (80_000, 240_000), []
+    for rows in sizes:
+        (tmp_path / str(rows)).mkdir()
+        benchmark.make(tmp_path / str(rows), rows)
+        peaks.append(benchmark.measure(tmp_path / str(rows), context_bp=1500))
+    whole = sum(PROBE_TASKS[benchmark.TASK].rows)
+    for step, small in peaks[0].items():
+        per_row = (peaks[1][step] - small) / (sizes[1] - sizes[0])
+        assert small + per_row * (whole - sizes[0]) < benchmark.LIMIT_MIB, step
