@@ -387,7 +387,7 @@ def test_the_omim_table_stays_under_two_gigabytes(tmp_path):
     spec = spec_from_file_location("omim_memory", ROOT / "benchmarks" / "omim_memory.py")
     benchmark = module_from_spec(spec)
     spec.loader.exec_module(benchmark)
-    sizes, peaks = (80_000, 240_000), []
+    sizes, peaks = (60_000, 160_000), []
     for rows in sizes:
         (tmp_path / str(rows)).mkdir()
         benchmark.make(tmp_path / str(rows), rows)
