@@ -96,13 +96,12 @@ def read_rows(
     if values is not None:
         values.require_rows(count, files["rows"])
     frame = pd.concat(frames, ignore_index=True)
-    shards = None
-    if task.kind == "profile":
-        shards = frame[["split", "shard_row"]]
-    names = read_names(files["names"], task.outputs) if "names" in files else None
-    if names is None:
-        names = values.names if values else _output_names(task)
-    labels = None if task.kind == "profile" else np.concatenate(labels)
+    names = values.names if values else _output_names(task)
+    if "names" in files:
+        names = read_names(files["names"], task.outputs)
+    is_profile = task.kind == "profile"
+    shards = frame[["split", "shard_row"]] if is_profile else None
+    labels = None if is_profile else np.concatenate(labels)
     return _found(frame, labels, names, ledger, count, shards)
 
 
