@@ -237,15 +237,15 @@ class Contig:
     title: str
 
 
-def list_contigs(recipe: Recipe) -> list[Contig]:
-    """The assembly's sequences, with GenBank-like accessions that no real assembly uses."""
-    count = recipe.assembly["chromosomes"]
+def list_contigs(chromosomes: int, accession: str = ACCESSION) -> list[Contig]:
+    """An assembly's sequences, with GenBank-like accessions that no real assembly uses."""
+    name = accession.rpartition("_")[2]
     contigs = [
         Contig(
             str(i), "assembled-molecule", str(i), f"CM9{i:05d}.1", f"NC_9{i:05d}.1", f"chr{i}",
-            f"Simulatum longum chromosome {i}, LongscaleSim1 reference primary assembly",
+            f"Simulatum longum chromosome {i}, {name} reference primary assembly",
         )
-        for i in range(1, count + 1)
+        for i in range(1, chromosomes + 1)
     ]  # fmt: skip
     contigs.append(
         Contig(
@@ -267,7 +267,7 @@ def simulate(recipe: Recipe) -> tuple[list[tuple[Contig, np.ndarray]], list[Locu
     shape = recipe.assembly
     first_test = shape["chromosomes"] - shape["test_chromosomes"]
     assembly, loci = [], []
-    for index, contig in enumerate(list_contigs(recipe)):
+    for index, contig in enumerate(list_contigs(shape["chromosomes"])):
         rng = np.random.default_rng([recipe.seed, index])
         if index < shape["chromosomes"]:
             split = "train" if index < first_test else "test"
@@ -289,17 +289,20 @@ def fasta_record(header: str, sequence: np.ndarray) -> bytes:
     return b">" + header.encode() + b"\n" + lines.tobytes() + (rest + b"\n" if rest else b"")
 
 
-def write_assembly(assembly: list[tuple[Contig, np.ndarray]], folder: Path) -> None:
+def write_assembly(
+    assembly: list[tuple[Contig, np.ndarray]], folder: Path, accession: str = ACCESSION
+) -> None:
     """`*_genomic.fna.gz`, `*_assembly_report.txt` and `md5checksums.txt`, as NCBI lays them out."""
     fasta, report = (
-        folder / f"{ACCESSION}_genomic.fna.gz",
-        folder / f"{ACCESSION}_assembly_report.txt",
+        folder / f"{accession}_genomic.fna.gz",
+        folder / f"{accession}_assembly_report.txt",
     )
     with gzip.GzipFile(fasta, "wb", compresslevel=1, mtime=0) as handle:
         for contig, sequence in assembly:
             handle.write(fasta_record(f"{contig.genbank} {contig.title}", sequence))
     header = (
-        "# Assembly name:  LongscaleSim1\n# Organism name:  Simulatum longum (simulated)\n#\n"
+        f"# Assembly name:  {accession.rpartition('_')[2]}\n"
+        "# Organism name:  Simulatum longum (simulated)\n#\n"
         "# Sequence-Name\tSequence-Role\tAssigned-Molecule\tAssigned-Molecule-Location/Type\t"
         "GenBank-Accn\tRelationship\tRefSeq-Accn\tAssembly-Unit\tSequence-Length\tUCSC-style-name\n"
     )

@@ -45,7 +45,7 @@ SWAPPED_HINT = "REF and ALT may be swapped, which `swapped: repair` mends"
 _BATCH_ROWS = 50_000
 _CHUNK_BP = 256
 _SHOWN_BP = 24
-_LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
 class Accepted(NamedTuple):
@@ -64,7 +64,7 @@ class Accepted(NamedTuple):
     counts: dict[str, int]
 
 
-class _Ledger:
+class Ledger:
     """Collects rejected rows, a frame at a time."""
 
     def __init__(self) -> None:
@@ -109,7 +109,7 @@ def accept_variants(
     chosen by `seed` and by the variants alone, not by their order. Rows are taken in batches:
     memory grows with the result only.
     """
-    ledger = _Ledger()
+    ledger = Ledger()
     rows = alleles = 0
     batches = []
     for row_count, batch in _batches(records):
@@ -202,43 +202,52 @@ def _accept_batch(
     batch: pd.DataFrame,
     genome: Genome,
     aliases: Mapping[str, str],
-    ledger: _Ledger,
+    ledger: Ledger,
     repair_swapped: bool,
 ) -> pd.DataFrame:
     """All questions that a variant can be asked without knowing the others."""
     batch = _parse(batch, ledger)
-    batch = _resolve_contigs(batch, genome, aliases, ledger)
+    batch = resolve_contigs(batch, genome, aliases, ledger)
     batch = _check_alleles(batch, ledger)
     batch = _check_reference(batch, genome, ledger, repair_swapped)
     batch = _normalise_batch(batch, genome)
     return _check_ns(batch, genome, ledger)
 
 
-def _parse(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+def _parse(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
     """Positions and labels as numbers."""
     broken = batch["problem"] != ""
     batch = ledger.reject(batch, broken.to_numpy(), "unparseable", batch.loc[broken, "problem"])
 
-    bad = ~batch["pos"].str.fullmatch(r"\d{1,12}(\.0+)?").to_numpy(dtype=bool)
-    sentences = "POS is '" + batch.loc[bad, "pos"] + "', which is not a whole number"
-    batch = ledger.reject(batch, bad, "unparseable", sentences)
+    batch = parse_whole(batch, "pos", "POS", ledger)
 
     bad = (batch["label"] == "").to_numpy()
     batch = ledger.reject(batch, bad, "no_label", "the row has no label")
 
-    labels = batch["label"].str.lower().map(_LABELS)
+    labels = batch["label"].str.lower().map(LABELS)
     bad = labels.isna().to_numpy()
     sentences = "the label is '" + batch.loc[bad, "label"] + "': it must be 0 or 1"
     batch = ledger.reject(batch, bad, "unparseable", sentences)
     return batch.assign(
-        pos=batch["pos"].astype(np.float64).astype(np.int64),  # exact: at most 12 digits
         label=labels[~bad].astype(np.int8),
         split=batch["split"].str.lower(),
     )
 
 
-def _resolve_contigs(
-    batch: pd.DataFrame, genome: Genome, aliases: Mapping[str, str], ledger: _Ledger
+def parse_whole(batch: pd.DataFrame, column: str, shown: str, ledger: Ledger) -> pd.DataFrame:
+    """A column of text as int64; rows where it is no whole number go to the ledger.
+
+    `shown`: what the file calls the column.
+    """
+    bad = ~batch[column].str.fullmatch(r"\d{1,12}(\.0+)?").to_numpy(dtype=bool)
+    sentences = f"{shown} is '" + batch.loc[bad, column] + "', which is not a whole number"
+    batch = ledger.reject(batch, bad, "unparseable", sentences)
+    # Exact: at most 12 digits.
+    return batch.assign(**{column: batch[column].astype(np.float64).astype(np.int64)})
+
+
+def resolve_contigs(
+    batch: pd.DataFrame, genome: Genome, aliases: Mapping[str, str], ledger: Ledger
 ) -> pd.DataFrame:
     """The genome's own name of each contig."""
     names = batch["contig"].unique()
@@ -262,7 +271,7 @@ def _unknown_contig(name: str, contig: str, genome: Genome, aliases: Mapping[str
     return f"contig '{name}' is neither in the genome nor a known alias{hint}"
 
 
-def _check_alleles(batch: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+def _check_alleles(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
     """Keep alleles that are spelt out in A, C, G and T."""
     batch = batch.assign(ref=batch["ref"].str.upper(), alt=batch["alt"].str.upper())
     shapes = {
@@ -291,7 +300,7 @@ def shorten(allele: str) -> str:
 
 
 def _check_reference(
-    batch: pd.DataFrame, genome: Genome, ledger: _Ledger, repair_swapped: bool
+    batch: pd.DataFrame, genome: Genome, ledger: Ledger, repair_swapped: bool
 ) -> pd.DataFrame:
     """Keep alleles whose REF stands in the genome; with `repair_swapped` mend those that can be."""
     end = batch["pos"] - 1 + batch["ref"].str.len()
@@ -361,7 +370,7 @@ def _normalise_batch(batch: pd.DataFrame, genome: Genome) -> pd.DataFrame:
     return batch
 
 
-def _check_ns(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFrame:
+def _check_ns(batch: pd.DataFrame, genome: Genome, ledger: Ledger) -> pd.DataFrame:
     """Leave out variants that stand in a gap of the assembly (a contig's end is no gap)."""
     if batch.empty:
         return batch
@@ -376,7 +385,7 @@ def _check_ns(batch: pd.DataFrame, genome: Genome, ledger: _Ledger) -> pd.DataFr
     return ledger.reject(batch, mask, "too_many_ns", sentence)
 
 
-def _reject_repeats(accepted: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
+def _reject_repeats(accepted: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
     """One row per identity: contradicting labels cancel each other, repeats go."""
     repeated = accepted.duplicated(IDENTITY, keep=False)
     if not repeated.any():
@@ -399,7 +408,7 @@ def _reject_repeats(accepted: pd.DataFrame, ledger: _Ledger) -> pd.DataFrame:
 
 
 def _reject_beyond_limit(
-    accepted: pd.DataFrame, ledger: _Ledger, limit: int, seed: int
+    accepted: pd.DataFrame, ledger: Ledger, limit: int, seed: int
 ) -> pd.DataFrame:
     """Keep, of each class and split, the `limit` variants with the smallest seeded hash."""
     draw = pd.util.hash_pandas_object(accepted[IDENTITY], index=False, hash_key=f"{seed:016d}")

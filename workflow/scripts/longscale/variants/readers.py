@@ -153,7 +153,32 @@ def _open_text(path: Path) -> IO[str]:
 
 
 def _read_delimited(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
-    """CSV or TSV through Python's csv module, which knows on which line it is."""
+    """CSV or TSV as variants."""
+    for row in read_delimited(path, columns):
+        if row.problem:
+            yield RawVariant(row.line, problem=row.problem)
+        else:
+            yield _raw(row.line, dict(zip(columns, row.values, strict=True)))
+
+
+class DelimitedRow(NamedTuple):
+    """One row of a delimited file: its 1-based line, the values asked for, or what is wrong."""
+
+    line: int
+    values: tuple[str, ...] = ()
+    problem: str = ""
+
+
+def read_delimited(path: str | Path, columns: Mapping[str, str]) -> Iterator[DelimitedRow]:
+    """Yield the rows of a CSV or TSV file (also `.gz`), read by Python's csv module, which knows
+    on which line it is.
+
+    `columns` maps our keys to the file's column names, in any order, others are passed over;
+    `values` come in the order of `columns`. A row with another number of fields than the header is
+    yielded with its `problem`; blank lines are no rows. LongscaleError where the file cannot be
+    read, is empty or lacks a column.
+    """
+    path = Path(path)
     delimiter = "," if path.name.lower().removesuffix(".gz").endswith(".csv") else "\t"
     line = 1
     try:
@@ -164,13 +189,13 @@ def _read_delimited(path: Path, columns: Mapping[str, str]) -> Iterator[RawVaria
                 raise LongscaleError(
                     f"{path}: the file is empty; a header line that names the columns is expected"
                 )
-            indices = _column_indices(path, columns, header)
+            indices = _column_indices(path, columns, header).values()
             line = reader.line_num + 1
             for fields in reader:
                 if len(fields) == len(header):
-                    yield _raw(line, {key: fields[index] for key, index in indices.items()})
+                    yield DelimitedRow(line, tuple([fields[index] for index in indices]))
                 elif fields:  # a blank line is no row
-                    yield RawVariant(line, problem=_field_count(len(fields), len(header)))
+                    yield DelimitedRow(line, problem=_field_count(len(fields), len(header)))
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
         raise LongscaleError(f"{path}: near line {line}: not UTF-8 text ({error})") from error
