@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
+from longscale.evaluation import probe_metrics
 from longscale.evaluation.probe_metrics import (
     BlockMeans,
     BlockMoments,
@@ -56,6 +57,14 @@ def by_hand(task, metric):
     return mean(np.ones(ROWS, int)), [mean(own) for own in repeats]
 
 
+def spearman_genes(task, folds=1):
+    """The last of `folds` folds, the others being noise."""
+    labels, predictions, blocks, weights = task
+    noise = np.random.default_rng(9).normal(size=(folds - 1, *predictions.shape))
+    of_folds = np.concatenate([noise, predictions[None]])
+    return measure_spearman_genes(labels, of_folds, blocks, weights)[-1]
+
+
 def check(measured, expected, rtol=1e-9):
     np.testing.assert_allclose(measured.value, expected[0], rtol=rtol)
     np.testing.assert_allclose(measured.resampled, expected[1], rtol=rtol, atol=1e-12)
@@ -82,8 +91,10 @@ def test_pearson_and_r2_across_genes(task, parts):
     check(moments.r2_flat(weights), (r2_score(*flat), drawn), 1e-6)
 
 
-def test_spearman_across_genes(task):
-    check(measure_spearman_genes(*task), by_hand(task, lambda y, p: spearmanr(y, p)[0]))
+@pytest.mark.parametrize("chunk", [2, 128])
+def test_spearman_across_genes(task, monkeypatch, chunk):
+    monkeypatch.setattr(probe_metrics, "_CHUNK_DRAWS", chunk)
+    check(spearman_genes(task, folds=3), by_hand(task, lambda y, p: spearmanr(y, p)[0]))
 
 
 @settings(max_examples=40, deadline=None)
@@ -92,7 +103,7 @@ def test_spearman_of_draws_with_many_ties(seed, rows, levels):
     rng = np.random.default_rng(seed)
     pair = rng.integers(0, levels + 1, (2, rows, 1)).astype(float)
     copies = rng.integers(0, 4, (5, rows)).astype(float)
-    found = measure_spearman_genes(*pair, np.arange(rows), copies).resampled
+    found = spearman_genes((*pair, np.arange(rows), copies)).resampled
     for own, value in zip(copies.astype(int), found, strict=True):
         y, p = (np.repeat(values[:, 0], own) for values in pair)
         if len(y) < 2 or np.ptp(y) == 0 or np.ptp(p) == 0:
@@ -120,7 +131,7 @@ def test_constant_columns_and_rows_are_left_out_and_counted(task, constant, whic
     labels, predictions, _, weights = task
     kept = moments_of(task).pearson(None)
     task[which][:, 2] = constant
-    found, spearman = moments_of(task, 3).pearson(weights), measure_spearman_genes(*task)
+    found, spearman = moments_of(task, 3).pearson(weights), spearman_genes(task)
     slow = [pearsonr(labels[:, i], predictions[:, i])[0] for i in (0, 1, 3)]
     assert found.value == pytest.approx(np.mean(slow), rel=1e-6) != kept.value
     assert found.undefined == spearman.undefined == 1

@@ -388,33 +388,26 @@ def _single_labels(
 
 
 class _RegressionTally:
-    """All metrics of a regression, of rows that come in parts (those of `expression` in one)."""
+    """Metrics of a regression whose rows come in parts: all but Spearman's across genes."""
 
     def __init__(self, kind: str, blocks: int, outputs: int) -> None:
-        self.kind = kind
+        self.profile = kind == "profile"
         self.moments = BlockMoments(blocks, outputs)
         self.rows = BlockMeans(blocks)
-        self.whole: tuple[np.ndarray, np.ndarray, np.ndarray]
 
     def add(self, labels: np.ndarray, predictions: np.ndarray, blocks: np.ndarray) -> None:
-        profile = self.kind == "profile"
-        across = probe_metrics.pearson_rows if profile else probe_metrics.spearman_rows
+        across = probe_metrics.pearson_rows if self.profile else probe_metrics.spearman_rows
         self.moments.add(labels, predictions, blocks)
         self.rows.add(across(labels, predictions), blocks)
-        if not profile:
-            self.whole = labels, predictions, blocks
 
     def measured(self, weights: np.ndarray | None) -> dict[str, Measured]:
-        if self.kind == "profile":
-            first, genes = "pearson", self.moments.pearson(weights)
+        tissues = self.rows.measured(weights)
+        if self.profile:
+            genes = self.moments.pearson(weights)
+            across = {"pearson_genes": genes, "pearson_tissues": tissues}
         else:
-            first, genes = "spearman", probe_metrics.measure_spearman_genes(*self.whole, weights)
-        return {
-            f"{first}_genes": genes,
-            f"{first}_tissues": self.rows.measured(weights),
-            "r2": self.moments.r2(weights),
-            "r2_flat": self.moments.r2_flat(weights),
-        }
+            across = {"spearman_tissues": tissues}
+        return across | {"r2": self.moments.r2(weights), "r2_flat": self.moments.r2_flat(weights)}
 
 
 def _measure_probe(
@@ -458,22 +451,25 @@ def _measure_regression(
     """Labels are brought to the scale of each fold's training rows: a correlation across tissues is
     one of what makes a gene differ from others in this tissue."""
     size = record["kind"], draws.blocks, len(record["outputs"])
-    folds = record["folds"]
-    own, of_truth = ([_RegressionTally(*size) for _ in folds] for _ in range(2))
-    truth_there = False
+    own, truth = ([_RegressionTally(*size) for _ in record["folds"]] for _ in range(2))
     for part in _parts(cell, files, record):
         block = draws.block[part.row]
-        for fold, scale in enumerate(folds):
+        for fold, scale in enumerate(record["folds"]):
             mean, spread = np.array(scale["label_mean"]), np.array(scale["label_spread"])
             labels = (part.labels - mean) / spread
             own[fold].add(labels, part.predictions[fold], block)
             if part.truth is not None:
-                truth_there = True
-                of_truth[fold].add(labels, (part.truth - mean) / spread, block)
-    return (
-        [tally.measured(draws.weights) for tally in own],
-        [tally.measured(None) for tally in of_truth] if truth_there else [],
-    )
+                truth[fold].add(labels, (part.truth - mean) / spread, block)
+    by_fold = [tally.measured(draws.weights) for tally in own]
+    of_truth = [tally.measured(None) for tally in truth] if files.ceiling else []
+    if record["kind"] == "expression":  # one part
+        genes = probe_metrics.measure_spearman_genes
+        found = genes(part.labels, part.predictions, block, draws.weights)
+        by_fold = [{"spearman_genes": f, **rest} for f, rest in zip(found, by_fold, strict=True)]
+        if files.ceiling:
+            ceiling = genes(part.labels, part.truth[None], block, None)[0]
+            of_truth = [{"spearman_genes": ceiling, **rest} for rest in of_truth]
+    return by_fold, of_truth
 
 
 # ---------------------------------------------------------------------------- reading

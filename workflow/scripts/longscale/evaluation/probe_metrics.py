@@ -257,24 +257,29 @@ def spearman_rows(labels: np.ndarray, predictions: np.ndarray) -> np.ndarray:
 
 def measure_spearman_genes(
     labels: np.ndarray, predictions: np.ndarray, blocks: np.ndarray, weights: np.ndarray | None
-) -> Measured:
-    """Spearman's correlation across the rows of each output, and its mean.
+) -> list[Measured]:
+    """Spearman's correlation across the rows of each output, and its mean, of each fold.
 
-    Ranks are those within the drawn rows, of which a block brings several copies, not those of all.
+    `predictions` (folds, rows, outputs): the labels are ranked once for all of them. Ranks are
+    those within the drawn rows, of which a block brings several copies, not those of all.
     """
-    values = spearman_rows(labels.T, predictions.T)
+    values = [spearman_rows(labels.T, of_fold.T) for of_fold in predictions]
     if weights is None:
-        return _measured(values, None)
-    drawn = np.empty((len(weights), labels.shape[1]))
+        return [_measured(of_fold, None) for of_fold in values]
+    drawn = np.empty((len(predictions), len(weights), labels.shape[1]))
     for start in range(0, len(weights), _CHUNK_DRAWS):
         chunk = slice(start, start + _CHUNK_DRAWS)
         copies = np.ascontiguousarray(weights[chunk, blocks].T)  # rows, draws
-        for output, pair in enumerate(zip(labels.T, predictions.T, strict=True)):
-            y, p = (_drawn_ranks(column, copies) for column in pair)
-            products = np.einsum("rd,rd,rd->d", copies, y, p)
-            spreads = [np.einsum("rd,rd,rd->d", copies, ranks, ranks) for ranks in (y, p)]
-            drawn[chunk, output] = _ratio(products, np.sqrt(spreads[0] * spreads[1]))
-    return _measured(values, drawn)
+        for output, column in enumerate(labels.T):
+            y = _drawn_ranks(column, copies)
+            weighted = copies * y
+            spread = np.einsum("rd,rd->d", weighted, y)
+            for fold, of_fold in enumerate(predictions):
+                p = _drawn_ranks(of_fold[:, output], copies)
+                spreads = spread * np.einsum("rd,rd,rd->d", copies, p, p)
+                products = np.einsum("rd,rd->d", weighted, p)
+                drawn[fold, chunk, output] = _ratio(products, np.sqrt(spreads))
+    return [_measured(*of_fold) for of_fold in zip(values, drawn, strict=True)]
 
 
 def _drawn_ranks(column: np.ndarray, copies: np.ndarray) -> np.ndarray:
@@ -282,7 +287,13 @@ def _drawn_ranks(column: np.ndarray, copies: np.ndarray) -> np.ndarray:
     draw d: (rows, draws). Whole and half numbers, so a constant column is exactly 0."""
     values, group = np.unique(column, return_inverse=True)
     order = np.argsort(group, kind="stable")
-    starts = np.searchsorted(group[order], np.arange(values.size))
-    size = np.add.reduceat(copies[order], starts, axis=0)
-    upto = np.cumsum(size, axis=0)
-    return (upto - size / 2 - upto[-1] / 2)[group]
+    size = copies.take(order, axis=0)
+    if values.size < column.size:
+        starts = np.searchsorted(group[order], np.arange(values.size))
+        size = np.add.reduceat(size, starts, axis=0)
+    ranks = np.cumsum(size, axis=0)
+    middle = ranks[-1] / 2
+    size /= 2
+    ranks -= size
+    ranks -= middle
+    return ranks.take(group, axis=0)
