@@ -30,7 +30,7 @@ N, OUTPUTS, BINS, FOLDS = 120, 3, 4, 2
 RNG = np.random.default_rng
 
 
-def write_task(folder, name, labels, truth=None):
+def write_task(folder, name, labels, truth):
     """Rows on two test chromosomes and a training one; every third is a training row."""
     rng = RNG(1)
     number = np.arange(N)
@@ -48,11 +48,9 @@ def write_task(folder, name, labels, truth=None):
     folder.mkdir(exist_ok=True)
     rows.to_parquet(folder / f"{name}.parquet")
     np.save(folder / f"{name}.labels.npy", labels)
-    ceiling = None
-    if truth is not None:
-        ceiling = folder / f"{name}.ceiling.parquet"
-        truth.to_parquet(ceiling)
-    return rows, TaskFiles(folder / f"{name}.parquet", folder / f"{name}.labels.npy", ceiling)
+    ceilings = {1000: folder / f"{name}.ceiling.parquet"}
+    truth.to_parquet(ceilings[1000])
+    return rows, TaskFiles(folder / f"{name}.parquet", folder / f"{name}.labels.npy", ceilings)
 
 
 def write_cell(folder, frame, kind, outputs, *, context=1000, model="m", task="t", flags=()):
@@ -65,6 +63,7 @@ def write_cell(folder, frame, kind, outputs, *, context=1000, model="m", task="t
     record = {
         "kind": kind,
         "outputs": outputs,
+        "log1p": kind != "variant",
         "folds": [{**scale, "flags": list(flags)} for _ in range(FOLDS)],
     }
     (cell.path / "folds.json").write_text(json.dumps(record))
@@ -83,7 +82,8 @@ def values(table):
 def variant(tmp_path):
     rng = RNG(0)
     labels = rng.integers(0, 2, (N, 1)).astype(np.float32)
-    truth = pd.DataFrame({"row": np.arange(N), "label": labels[:, 0] + rng.normal(size=N)})
+    posterior = np.clip(0.8 * labels[:, 0] + rng.normal(0.1, 0.3, N), 0, 1)
+    truth = pd.DataFrame({"row": np.arange(N), "label": posterior})
     rows, files = write_task(tmp_path / "rows", "t", labels, truth.sample(frac=1, random_state=0))
     test = np.flatnonzero(rows["split"] == "test")
     frame = pd.DataFrame({"row": test})
@@ -110,7 +110,7 @@ def test_classification(tmp_path, variant):
         slow = np.mean([oracle(own, frame[f"fold{fold}:label"]) for fold in range(FOLDS)])
         assert found[metric] == pytest.approx(slow)
         ceiling = table.set_index("metric").loc[metric, "ceiling"]
-        assert ceiling == pytest.approx(oracle(own, truth[frame["row"]]))
+        assert ceiling == pytest.approx(oracle(own, truth[frame["row"]] - 0.5))
     assert (table["n"] == len(frame)).all()
     assert (table["folds"] == FOLDS).all()
     first = table.iloc[0]
@@ -280,6 +280,28 @@ def test_leaderboard_has_the_best_context_of_each(tmp_path, variant):
     assert theirs.iloc[0][["model", "rank"]].tolist() == ["Enformer", 1]
 
 
+def test_a_context_without_a_ceiling_has_none(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    cell = write_cell(tmp_path, frame, "variant", ["label"], context=500)
+    assert build([cell], files)["ceiling"].isna().all()
+
+
+def test_labels_that_are_logarithms_already_stay(tmp_path, monkeypatch):
+    rng = RNG(0)
+    labels = rng.normal(size=(N, 1))
+    truth = pd.DataFrame({"row": np.arange(N), "a": labels[:, 0]})
+    rows, files = write_task(tmp_path / "rows", "t", labels, truth)
+    test = np.flatnonzero(rows["split"] == "test")
+    frame = pd.DataFrame(
+        {"row": test, **{f"fold{f}:a": (labels[test, 0] - 0.5) / 2 for f in (0, 1)}}
+    )
+    cell = write_cell(tmp_path, frame, "expression", ["a"])
+    path = cell.path / "folds.json"
+    path.write_text(path.read_text().replace('"log1p": true', '"log1p": false'))
+    table = build([cell], files).set_index("metric")
+    assert table.loc["r2", ["value", "ceiling"]].tolist() == pytest.approx([1, 1])
+
+
 def test_the_order_of_cells_does_not_matter(tmp_path, variant):
     _, _, files, frame, _ = variant
     cells = [write_cell(tmp_path, frame, "variant", ["label"], context=c) for c in (9, 10)]
@@ -296,7 +318,7 @@ def test_what_cannot_be_read(tmp_path, variant):
     with pytest.raises(LongscaleError, match=r"neither folds\.json nor"):
         build([empty], files)
     cell = write_cell(tmp_path, frame, "variant", ["label"])
-    pd.DataFrame({"row": truth.index[:-1], "label": truth[:-1]}).to_parquet(files.ceiling)
+    pd.DataFrame({"row": truth.index[:-1], "label": truth[:-1]}).to_parquet(files.ceilings[1000])
     with pytest.raises(LongscaleError, match=r"no 'label' of row 119, the ceiling must cover"):
         build([cell], files)
     (cell.path / "folds.json").write_text("{}")

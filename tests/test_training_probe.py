@@ -104,7 +104,7 @@ def test_expression_is_learned_on_its_logarithm(tmp_path, task):
     x = values.reshape(400, 6).astype(np.float64)
     labels = np.expm1(np.abs(x @ np.random.default_rng(0).normal(size=(6, 2)))).astype(np.float32)
     settings = ProbeSettings(epochs=30, learning_rate=1e-2, batch=32, folds=2)
-    frame, record, _ = run(tmp_path, rows, values, labels, "expression", settings)
+    frame, record, _ = run(tmp_path, rows, values, labels, "expression", settings, log1p=True)
     for fold, of_fold in enumerate(record["folds"]):
         logs = np.log1p(labels[frame["row"]])
         targets = (logs - of_fold["label_mean"]) / of_fold["label_spread"]
@@ -118,7 +118,9 @@ def test_a_profile_is_predicted_for_the_bins_that_there_are(tmp_path):
     labels = rng.exponential(size=(60, 9, 2)).astype(np.float16)
     values = np.log1p(labels[:, 3:7].astype(np.float64)) * [2, -1] + [1, 7]  # 4 bins, width 2
     settings = ProbeSettings(epochs=20, learning_rate=1e-2, batch=16, folds=3)
-    frame, record, _ = run(tmp_path, rows, values, labels, "profile", settings, first_bin=3)
+    frame, record, _ = run(
+        tmp_path, rows, values, labels, "profile", settings, first_bin=3, log1p=True
+    )
     test = rows["row"][rows["split"] == "test"].to_numpy()
     np.testing.assert_array_equal(frame["row"], np.repeat(test, 4))
     np.testing.assert_array_equal(frame["bin"], np.tile([3, 4, 5, 6], len(test)))

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -99,19 +99,22 @@ class ProbeCell:
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """Rows (parquet) and labels (npy) of a task; `ceiling`: the generator's predictions, a parquet
-    of `row`, in a profile `bin`, and one column per output in the units of the predictions (the
-    logit of label 1) or of the logarithm, log(1 + x); None for a task that is not simulated."""
+    """Rows (parquet) and labels (npy) of a task.
+
+    ceilings: of a simulated task, context_bp -> the generator's predictions given that context, a
+    parquet of `row`, in a profile `bin`, and one column per output: the posterior of label 1, or
+    the label as a probe learns it (counts as log(1 + x)).
+    """
 
     rows: Path
     labels: Path
-    ceiling: Path | None = None
+    ceilings: Mapping[int, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Part:
     """Some of a cell's test rows: `labels` (n, outputs), `predictions` (folds, n, outputs), `truth`
-    (n, outputs) or None, `row` (n,) their numbers. Labels of a regression are logarithms."""
+    (n, outputs) or None, `row` (n,) their numbers. Labels as a probe learns them."""
 
     row: np.ndarray
     labels: np.ndarray
@@ -441,7 +444,8 @@ def _measure_classification(
             for name, metric in CLASSIFICATION.items()
         }
 
-    truth = [] if part.truth is None else [measure(part.truth, None)]
+    # A posterior of 0 or 1 has no finite log-odds; this has their order and sign.
+    truth = [] if part.truth is None else [measure(part.truth - 0.5, None)]
     return [measure(scores, draws.weights) for scores in part.predictions], truth
 
 
@@ -461,12 +465,13 @@ def _measure_regression(
             if part.truth is not None:
                 truth[fold].add(labels, (part.truth - mean) / spread, block)
     by_fold = [tally.measured(draws.weights) for tally in own]
-    of_truth = [tally.measured(None) for tally in truth] if files.ceiling else []
+    with_truth = part.truth is not None
+    of_truth = [tally.measured(None) for tally in truth] if with_truth else []
     if record["kind"] == "expression":  # one part
         genes = probe_metrics.measure_spearman_genes
         found = genes(part.labels, part.predictions, block, draws.weights)
         by_fold = [{"spearman_genes": f, **rest} for f, rest in zip(found, by_fold, strict=True)]
-        if files.ceiling:
+        if with_truth:
             ceiling = genes(part.labels, part.truth[None], block, None)[0]
             of_truth = [{"spearman_genes": ceiling, **rest} for rest in of_truth]
     return by_fold, of_truth
@@ -479,7 +484,7 @@ def _read_record(cell: ProbeCell) -> dict[str, Any]:
     path = cell.path / "folds.json"
     try:
         record = json.loads(path.read_text())
-        return {key: record[key] for key in ("kind", "outputs", "folds")}
+        return {key: record[key] for key in ("kind", "outputs", "log1p", "folds")}
     except (OSError, ValueError, KeyError) as error:
         raise LongscaleError(f"{path}: not the record of a probe's folds ({error!r})") from error
 
@@ -497,7 +502,8 @@ def _parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Iterato
     places = ["row", "bin"] if profile else ["row"]
     outputs = record["outputs"]
     labels = np.load(files.labels, mmap_mode="r")
-    truth = pd.read_parquet(files.ceiling).set_index(places) if files.ceiling else None
+    ceiling = files.ceilings.get(cell.context_bp)
+    truth = pd.read_parquet(ceiling).set_index(places) if ceiling else None
     path = cell.path / "predictions.parquet"
     with pq.ParquetFile(path) as parquet:
         for table in parquet.iter_batches(_BATCH_ROWS) if profile else [parquet.read()]:
@@ -509,21 +515,21 @@ def _parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Iterato
             own = np.asarray(labels[place], np.float64)
             yield _Part(
                 place[0],
-                np.log1p(own) if record["kind"] in REGRESSION else own,
+                np.log1p(own) if record["log1p"] else own,
                 np.stack(folds),
-                None if truth is None else _truth_at(truth, place, outputs, files),
+                None if truth is None else _truth_at(truth, place, outputs, ceiling),
             )
 
 
 def _truth_at(
-    truth: pd.DataFrame, place: tuple[np.ndarray, ...], outputs: list[str], files: TaskFiles
+    truth: pd.DataFrame, place: tuple[np.ndarray, ...], outputs: list[str], path: Path | None
 ) -> np.ndarray:
     index = pd.Index(place[0]) if len(place) == 1 else pd.MultiIndex.from_arrays(place)
     found = truth.reindex(index).reindex(columns=outputs)
     if found.isna().to_numpy().any():
         row, column = np.argwhere(found.isna().to_numpy())[0]
         raise LongscaleError(
-            f"{files.ceiling}: no {outputs[column]!r} of row {place[0][row]}, the ceiling must "
+            f"{path}: no {outputs[column]!r} of row {place[0][row]}, the ceiling must "
             "cover every test row and output"
         )
     return found.to_numpy()

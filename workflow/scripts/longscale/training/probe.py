@@ -42,8 +42,8 @@ NON_FINITE_LOSS, NOT_CONVERGED = "non_finite_loss", "not_converged"
 class ProbeKind:
     """What a kind of task is probed with.
 
-    hidden_layers: of twice the embedding's width each. regression: squared error on log(1 + x),
-    standardised, instead of cross-entropy on logits. profile: one prediction per bin, and random
+    hidden_layers: of twice the embedding's width each. regression: squared error on standardised
+    labels instead of cross-entropy on logits. profile: one prediction per bin, and random
     tenths instead of chromosomes to validate on. batch: positions of a step.
     """
 
@@ -230,12 +230,12 @@ def _mean_loss(probe: Probe, batches: Iterable[Batch], kind: ProbeKind) -> float
 
 
 def make_examples(
-    rows: pd.DataFrame, source: Source, labels: np.ndarray, kind: ProbeKind, **options: int
+    rows: pd.DataFrame, source: Source, labels: np.ndarray, kind: ProbeKind, **options: Any
 ) -> Examples:
     """`rows` (columns `row`, `tissue`, `split`), embeddings and labels of a task together.
 
-    The tissues are those of the rows that are no test rows. `options`: `first_bin` and
-    `block_bytes` of `Examples`.
+    The tissues are those of the rows that are no test rows. `options`: `first_bin`, `log_labels`
+    and `block_bytes` of `Examples`.
 
     Raises:
         LongscaleError: there are not as many embeddings as labels, or a class is not 0 or 1.
@@ -256,7 +256,6 @@ def make_examples(
         len(known),
         labels,
         profile=kind.profile,
-        log_labels=kind.regression,
         **options,
     )
 
@@ -270,6 +269,7 @@ def run_probe(
     kind: str,
     outputs: Sequence[str],
     context_bp: int,
+    log1p: bool = False,
     settings: ProbeSettings = ProbeSettings(),
     first_bin: int = 0,
     provenance: Mapping[str, Any] | None = None,
@@ -285,6 +285,7 @@ def run_probe(
         kind: a key of `PROBE_KINDS`.
         outputs: names of the labels.
         context_bp: the model's context, for the count of overlapping contexts.
+        log1p: whether a label x is learned as log(1 + x).
         settings: of the training.
         first_bin: the profile's bin of the first embedding.
         provenance: goes into `folds.json`.
@@ -300,7 +301,13 @@ def run_probe(
     if not len(folds.test()):
         raise LongscaleError("column 'split' of the rows is nowhere 'test': nothing to score")
     examples = make_examples(
-        rows, source, labels, probe_kind, first_bin=first_bin, block_bytes=settings.block_bytes
+        rows,
+        source,
+        labels,
+        probe_kind,
+        first_bin=first_bin,
+        log_labels=log1p,
+        block_bytes=settings.block_bytes,
     )
     moments = Moments.of(examples, folds)
     trained = []
@@ -312,6 +319,7 @@ def run_probe(
     record = {
         "kind": kind,
         "outputs": list(outputs),
+        "log1p": log1p,
         "settings": asdict(settings),
         "bins": [first_bin, first_bin + examples.positions] if probe_kind.profile else None,
         "folds": [
@@ -361,7 +369,8 @@ def _write_predictions(
     """Stream the test rows, by number, through the probes of all folds.
 
     Columns `row`, in a profile `bin`, and `fold{fold}:{output}` float32: the logit of label 1, or
-    the label's logarithm on the scale of the fold's training rows (`label_mean`, `label_spread`).
+    the label (its log(1 + x)) on the scale of the fold's training rows, which `label_mean` and
+    `label_spread` tell.
     """
     names = [f"fold{fold}:{output}" for fold in range(len(trained)) for output in outputs]
     places = ["row", "bin"] if examples.profile else ["row"]
