@@ -129,3 +129,22 @@ def test_an_embedding_that_is_not_finite_is_named(tmp_path, values):
     examples = Examples(write_shards(tmp_path, values), np.full(40, -1), 0, np.ones((40, 1)))
     with pytest.raises(LongscaleError, match="embedding of row 33"):
         examples.read(np.arange(30, 40))
+
+
+def test_no_more_than_a_block_is_in_memory(profile, monkeypatch):
+    read, sizes = profile.source.read, []
+
+    def counted(numbers):
+        found = read(numbers)
+        sizes.append(found.nbytes)
+        return found
+
+    monkeypatch.setattr(profile.source, "read", counted)
+    examples = replace(profile, block_bytes=100)  # a row has 4 x 3 float16: 24 bytes
+    for _ in examples.batches(np.arange(40), 5, np.random.default_rng(0)):
+        pass
+    assert sizes == [96] * 10
+    sizes.clear()
+    Moments.of(examples, chromosome_folds(make_rows(40)))
+    assert max(sizes) == 96
+    assert sum(sizes) == 32 * 24  # no test row
