@@ -1,0 +1,326 @@
+"""The benchmark's table against its numbers computed by hand from the same files."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import pearsonr, spearmanr
+from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
+
+from longscale.errors import LongscaleError
+from longscale.evaluation import lrb_table
+from longscale.evaluation.compare import write_table
+from longscale.evaluation.lrb_table import (
+    LRB_COLUMNS,
+    ProbeCell,
+    TaskFiles,
+    build_detail_table,
+    build_leaderboard,
+    build_lrb_table,
+    build_wide_table,
+    read_lrb_table,
+    read_published,
+)
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "resources" / "lrb_published.tsv"
+N, OUTPUTS, BINS, FOLDS = 120, 3, 4, 2
+RNG = np.random.default_rng
+
+
+def write_task(folder, name, labels, truth):
+    """Rows on two test chromosomes and a training one; every third is a training row."""
+    rng = RNG(1)
+    number = np.arange(N)
+    contig = np.where(number % 3 == 0, "chr1", np.where(number % 2, "chr9", "chr10"))
+    rows = pd.DataFrame(
+        {
+            "row": number,
+            "contig": contig,
+            "anchor": rng.integers(0, 40_000_000, N),
+            "tissue": rng.choice(["liver", "lung"], N),
+            "split": np.where(contig == "chr1", "train", "test"),
+            "tss_distance": np.where(number % 10 == 1, np.nan, rng.uniform(-2e5, 2e5, N)),
+        }
+    )
+    folder.mkdir(exist_ok=True)
+    rows.to_parquet(folder / f"{name}.parquet")
+    np.save(folder / f"{name}.labels.npy", labels)
+    ceilings = {1000: folder / f"{name}.ceiling.parquet"}
+    truth.to_parquet(ceilings[1000])
+    return rows, TaskFiles(folder / f"{name}.parquet", folder / f"{name}.labels.npy", ceilings)
+
+
+def write_cell(folder, frame, kind, outputs, *, context=1000, model="m", task="t", flags=()):
+    cell = ProbeCell(
+        folder / task / model / str(context) / "none/none", task, model, context, *("none",) * 2
+    )
+    cell.path.mkdir(parents=True)
+    frame.to_parquet(cell.path / "predictions.parquet", index=False)
+    scale = {"label_mean": [0.5] * len(outputs), "label_spread": [2.0, 1.0, 0.5][: len(outputs)]}
+    record = {
+        "kind": kind,
+        "outputs": outputs,
+        "log1p": kind != "variant",
+        "folds": [{**scale, "flags": list(flags)} for _ in range(FOLDS)],
+    }
+    (cell.path / "folds.json").write_text(json.dumps(record))
+    return cell
+
+
+def build(cells, files, **options):
+    return build_lrb_table(cells, {"t": files}, resamples=200, report=lambda line: None, **options)
+
+
+def values(table):
+    return table.set_index("metric")["value"]
+
+
+@pytest.fixture
+def variant(tmp_path):
+    rng = RNG(0)
+    labels = rng.integers(0, 2, (N, 1)).astype(np.float32)
+    posterior = np.clip(0.8 * labels[:, 0] + rng.normal(0.1, 0.3, N), 0, 1)
+    truth = pd.DataFrame({"row": np.arange(N), "label": posterior})
+    rows, files = write_task(tmp_path / "rows", "t", labels, truth.sample(frac=1, random_state=0))
+    test = np.flatnonzero(rows["split"] == "test")
+    frame = pd.DataFrame({"row": test})
+    for fold in range(FOLDS):
+        frame[f"fold{fold}:label"] = (labels[test, 0] - 0.5 + rng.normal(size=test.size)).astype(
+            "f4"
+        )
+    return labels[:, 0], rows, files, frame, truth.set_index("row")["label"]
+
+
+def test_classification(tmp_path, variant):
+    labels, _, files, frame, truth = variant
+    cell = write_cell(tmp_path, frame, "variant", ["label"])
+    table = build([cell], files)
+    assert list(table.columns) == LRB_COLUMNS
+    found, own = values(table), labels[frame["row"]]
+    oracles = {
+        "auroc": roc_auc_score,
+        "auprc": average_precision_score,
+        "accuracy": lambda y, p: accuracy_score(y, p > 0),
+    }
+    assert list(found.index) == list(oracles)
+    for metric, oracle in oracles.items():
+        slow = np.mean([oracle(own, frame[f"fold{fold}:label"]) for fold in range(FOLDS)])
+        assert found[metric] == pytest.approx(slow)
+        ceiling = table.set_index("metric").loc[metric, "ceiling"]
+        assert ceiling == pytest.approx(oracle(own, truth[frame["row"]] - 0.5))
+    assert (table["n"] == len(frame)).all()
+    assert (table["folds"] == FOLDS).all()
+    first = table.iloc[0]
+    assert first["value_lo"] < first["value"] < first["value_hi"]
+    assert (table["flags"] == "").all()
+
+
+def test_regressions_are_scored_on_the_scale_of_the_training_rows(tmp_path):
+    rng = RNG(0)
+    labels = rng.exponential(3, (N, OUTPUTS)).astype(np.float32)
+    truth = pd.DataFrame(np.log1p(labels) + rng.normal(size=(N, OUTPUTS)), columns=list("abc"))
+    rows, files = write_task(tmp_path / "rows", "t", labels, truth.assign(row=np.arange(N)))
+    test = np.flatnonzero(rows["split"] == "test")
+    targets = (np.log1p(labels[test]) - 0.5) / [2.0, 1.0, 0.5]
+    frame = pd.DataFrame({"row": test})
+    folds = [targets + rng.normal(size=targets.shape) for _ in range(FOLDS)]
+    for fold, predictions in enumerate(folds):
+        frame[[f"fold{fold}:{output}" for output in "abc"]] = predictions
+    table = build([write_cell(tmp_path, frame, "expression", list("abc"))], files)
+
+    def oracles(predictions):
+        return {
+            "spearman_genes": np.mean(
+                [spearmanr(*pair)[0] for pair in zip(targets.T, predictions.T, strict=True)]
+            ),
+            "spearman_tissues": np.mean(
+                [spearmanr(*pair)[0] for pair in zip(targets, predictions, strict=True)]
+            ),
+            "r2": r2_score(targets, predictions),
+            "r2_flat": r2_score(targets.ravel(), predictions.ravel()),
+        }
+
+    slow = pd.DataFrame([oracles(predictions) for predictions in folds]).mean()
+    pd.testing.assert_series_equal(values(table), slow, check_names=False)
+    scaled = (truth.loc[test].to_numpy() - 0.5) / [2.0, 1.0, 0.5]
+    ceiling = table.set_index("metric")["ceiling"]
+    pd.testing.assert_series_equal(ceiling, pd.Series(oracles(scaled)), check_names=False)
+    assert ((table["value_lo"] < table["value"]) & (table["value"] < table["value_hi"])).all()
+
+
+@pytest.mark.parametrize("batch_rows", [7, 1 << 16])
+def test_a_profile_is_read_in_parts(tmp_path, monkeypatch, batch_rows):
+    monkeypatch.setattr(lrb_table, "_BATCH_ROWS", batch_rows)
+    rng = RNG(0)
+    labels = rng.exponential(3, (N, 6, OUTPUTS)).astype(np.float16)
+    place = pd.MultiIndex.from_product([range(N), range(1, 1 + BINS)], names=["row", "bin"])
+    truth = pd.DataFrame(rng.normal(size=(len(place), OUTPUTS)), place, list("abc")).reset_index()
+    rows, files = write_task(tmp_path / "rows", "t", labels, truth)
+    test = rows["split"] == "test"
+    frame = truth[["row", "bin"]][test[truth["row"]].to_numpy()].reset_index(drop=True)
+    own = np.log1p(labels[frame["row"], frame["bin"]].astype(float))
+    targets = (own - 0.5) / [2.0, 1.0, 0.5]
+    folds = [targets + rng.normal(size=targets.shape) for _ in range(FOLDS)]
+    for fold, predictions in enumerate(folds):
+        frame[[f"fold{fold}:{output}" for output in "abc"]] = predictions
+    table = build([write_cell(tmp_path, frame, "profile", list("abc"))], files)
+    slow = [
+        {
+            "pearson_genes": np.mean(
+                [pearsonr(*pair)[0] for pair in zip(targets.T, p.T, strict=True)]
+            ),
+            "pearson_tissues": np.mean(
+                [pearsonr(*pair)[0] for pair in zip(targets, p, strict=True)]
+            ),
+            "r2": r2_score(targets, p),
+            "r2_flat": r2_score(targets.ravel(), p.ravel()),
+        }
+        for p in folds
+    ]
+    pd.testing.assert_series_equal(values(table), pd.DataFrame(slow).mean(), check_names=False)
+    assert table["ceiling"].notna().all()
+
+
+def test_zero_shot_scores_have_no_folds(tmp_path, variant):
+    labels, _, files, frame, _ = variant
+    cell = ProbeCell.from_path(tmp_path / "t/m/5/none/none/zero_shot.parquet")
+    cell.path.mkdir(parents=True)
+    scores = frame.set_axis(["row", "cosine", "llr"], axis=1)
+    scores.to_parquet(cell.path / "zero_shot.parquet")
+    table = build([cell], files).set_index("metric")
+    assert list(table.index) == ["auroc_cosine", "auprc_cosine", "auroc_llr", "auprc_llr"]
+    slow = roc_auc_score(labels[frame["row"]], scores["llr"])
+    assert table.loc["auroc_llr", "value"] == pytest.approx(slow)
+    assert table.loc["auroc_llr", "value_lo"] < slow < table.loc["auroc_llr", "value_hi"]
+    assert (table["folds"] == 0).all()
+
+
+def test_flags_tell_what_is_left_out(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    cell = write_cell(tmp_path, frame[:-1], "variant", ["label"], flags=["not_converged"])
+    labels = np.load(files.labels)
+    labels[frame["row"][1:]] = 0
+    labels[frame["row"][0]] = 1
+    np.save(files.labels, labels)
+    assert set(build([cell], files)["flags"]) == {"not_converged;rows_left_out;few_of_class"}
+    np.save(files.labels, labels * 0)
+    table = build([cell], files).set_index("metric")
+    assert np.isnan(table.loc["auroc", "value"])
+    assert table.loc["auroc", "flags"].endswith(";undefined:1")
+
+
+def test_details_by_tissue_distance_and_output(tmp_path, variant):
+    labels, rows, files, frame, _ = variant
+    cell = write_cell(tmp_path, frame, "variant", ["label"])
+    table = build_detail_table([cell], {"t": files}, tss_edges=(0, 50_000))
+    assert table.groupby("by")["n"].sum().tolist() == [len(frame)] * 3
+    own = rows.loc[frame["row"]]
+    liver = (own["tissue"] == "liver").to_numpy()
+    slow = [
+        roc_auc_score(labels[frame["row"]][liver], frame[f"fold{fold}:label"][liver])
+        for fold in range(FOLDS)
+    ]
+    row = table[table["group"] == "liver"].iloc[0]
+    assert row["auroc"] == pytest.approx(np.mean(slow))
+    assert row["by"] == "tissue"
+    assert set(table["group"][table["by"] == "tss_distance"]) == {
+        "00000-50000",
+        "50000-",
+        "unknown",
+    }
+    assert table["group"][table["by"] == "output"].tolist() == ["label"]
+
+
+def test_published_numbers_stand_in_the_table_as_such(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    cell = write_cell(tmp_path, frame, "variant", ["label"])
+    table = build([cell], files, published=PUBLISHED)
+    write_table(table, tmp_path / "lrb.tsv")
+    again = read_lrb_table(tmp_path / "lrb.tsv")
+    pd.testing.assert_frame_equal(again, table, atol=1e-6)
+    theirs = again[again["published"] == 1]
+    assert len(theirs) == 87 == len(again) - 3
+    assert theirs["value"].between(0, 1).all()
+    assert theirs["value_lo"].isna().all()
+    assert "12000\t" in (tmp_path / "lrb.tsv").read_text()
+    key = ["task", "model", "context_bp", "extension", "metric"]
+    assert not read_published(PUBLISHED).duplicated(key).any()
+
+
+def test_wide_form_is_input_length_by_model_context():
+    wide = build_wide_table(lrb_table._typed(read_published(PUBLISHED)))
+    own = wide[(wide["model"] == "NT-50M") & (wide["metric"] == "auroc")].dropna()
+    assert own["context_bp"].tolist() == [12000, 24000, 48000, 96000, 192000]
+    assert own["none"].tolist() == ["0.718", "0.720", "0.726", "0.734", "0.730"]
+    assert own["extended-48000"].tolist() == ["0.729", "0.730", "0.732", "0.738", "0.742"]
+    enformer = wide[(wide["model"] == "Enformer") & (wide["metric"] == "auroc")]
+    assert enformer[["none", "extended-24000"]].to_numpy().tolist() == [["0.755", ""]]
+
+
+def test_leaderboard_has_the_best_context_of_each(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    worse = frame.assign(**{"fold0:label": 0.0, "fold1:label": 0.0})
+    cells = [
+        write_cell(tmp_path, worse, "variant", ["label"], context=500),
+        write_cell(tmp_path, frame, "variant", ["label"], context=1000),
+        write_cell(tmp_path, worse, "variant", ["label"], context=0, model="my_features"),
+    ]
+    table = build(cells, files, published=PUBLISHED)
+    board = build_leaderboard(table)
+    own = board[board["task"] == "t"]
+    assert own["model"].tolist() == ["m", "my_features"]
+    assert own["rank"].tolist() == [1, 2]
+    assert own["context_bp"].tolist() == [1000, 0]
+    assert own["contexts"].tolist() == [2, 1]
+    assert own["value_lo"].notna().all()
+    theirs = board[board["task"] == "variant_effect_causal_eqtl"]
+    assert theirs.iloc[0][["model", "rank"]].tolist() == ["Enformer", 1]
+
+
+def test_a_context_without_a_ceiling_has_none(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    cell = write_cell(tmp_path, frame, "variant", ["label"], context=500)
+    assert build([cell], files)["ceiling"].isna().all()
+
+
+def test_labels_that_are_logarithms_already_stay(tmp_path, monkeypatch):
+    rng = RNG(0)
+    labels = rng.normal(size=(N, 1))
+    truth = pd.DataFrame({"row": np.arange(N), "a": labels[:, 0]})
+    rows, files = write_task(tmp_path / "rows", "t", labels, truth)
+    test = np.flatnonzero(rows["split"] == "test")
+    frame = pd.DataFrame(
+        {"row": test, **{f"fold{f}:a": (labels[test, 0] - 0.5) / 2 for f in (0, 1)}}
+    )
+    cell = write_cell(tmp_path, frame, "expression", ["a"])
+    path = cell.path / "folds.json"
+    path.write_text(path.read_text().replace('"log1p": true', '"log1p": false'))
+    table = build([cell], files).set_index("metric")
+    assert table.loc["r2", ["value", "ceiling"]].tolist() == pytest.approx([1, 1])
+
+
+def test_the_order_of_cells_does_not_matter(tmp_path, variant):
+    _, _, files, frame, _ = variant
+    cells = [write_cell(tmp_path, frame, "variant", ["label"], context=c) for c in (9, 10)]
+    pd.testing.assert_frame_equal(build(cells, files), build(cells[::-1], files))
+    with pytest.raises(LongscaleError, match="two score files for the same cell"):
+        build([cells[0], replace(cells[0])], files)
+
+
+def test_what_cannot_be_read(tmp_path, variant):
+    _, _, files, frame, truth = variant
+    with pytest.raises(LongscaleError, match="must end in"):
+        ProbeCell.from_path("results/probe/t/m/long/none/none")
+    empty = ProbeCell.from_path(tmp_path / "t/m/1/none/none")
+    with pytest.raises(LongscaleError, match=r"neither folds\.json nor"):
+        build([empty], files)
+    cell = write_cell(tmp_path, frame, "variant", ["label"])
+    pd.DataFrame({"row": truth.index[:-1], "label": truth[:-1]}).to_parquet(files.ceilings[1000])
+    with pytest.raises(LongscaleError, match=r"no 'label' of row 119, the ceiling must cover"):
+        build([cell], files)
+    (cell.path / "folds.json").write_text("{}")
+    with pytest.raises(LongscaleError, match="not the record of a probe's folds"):
+        build([cell], files)

@@ -1,0 +1,86 @@
+"""A user's features find the rows of the task that they belong to."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from longscale.errors import LongscaleError
+from longscale.training.probe_features import read_features
+
+
+@pytest.fixture
+def rows():
+    return pd.DataFrame(
+        {
+            "row": [0, 1, 2, 3],
+            "contig": ["chr1", "chr1", "chr2", "chr2"],
+            "anchor": [9, 9, 19, 29],
+            "ref": ["A", "A", "C", "G"],
+            "alt": ["T", "T", "G", "A"],
+            "tissue": ["liver", "lung", "liver", "lung"],
+        }
+    )
+
+
+@pytest.fixture
+def features():
+    return pd.DataFrame(
+        {
+            "contig": ["chr2", "chr1", "chr3"],
+            "pos": [20, 10, 1],
+            "ref": ["c", "A", "A"],
+            "alt": ["G", "t", "C"],
+            "gc": [0.25, 0.5, 0.0],
+            "distance": [3, 4, 5],
+        }
+    )
+
+
+def write(frame, tmp_path):
+    path = tmp_path / "mine.parquet"
+    frame.to_parquet(path)
+    return path
+
+
+def test_a_variant_serves_all_its_tissues_and_what_is_unmatched_is_told(tmp_path, rows, features):
+    found = read_features(write(features, tmp_path), rows.sample(frac=1, random_state=2))
+    assert found.names == ("gc", "distance")
+    assert (found.rows, found.pieces, found.width) == (4, 1, 2)
+    np.testing.assert_array_equal(found.matched, [True, True, True, False])
+    np.testing.assert_array_equal(
+        found.read(np.array([2, 0, 1]))[:, 0], [[0.25, 3], [0.5, 4], [0.5, 4]]
+    )
+    assert "1 of the task's 4 rows have no features" in found.unmatched
+    assert "1 of the file's 3 variants are not in the task" in found.unmatched
+
+
+def test_with_tissues_each_row_finds_its_own(tmp_path, rows, features):
+    mine = pd.concat(
+        [features.iloc[[1]].assign(tissue=t, gc=g) for t, g in [("lung", 1), ("x", 2)]]
+    )
+    found = read_features(write(mine, tmp_path), rows)
+    np.testing.assert_array_equal(found.matched, [False, True, False, False])
+    assert found.values[1, 0, 0] == 1
+
+
+def test_a_whole_match_says_nothing(tmp_path, rows, features):
+    assert read_features(write(features[:2], tmp_path), rows[:3]).unmatched == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda frame: frame.drop(columns="pos"), "column 'pos' is missing"),
+        (lambda frame: frame[["contig", "pos", "ref", "alt"]], "no column holds a feature"),
+        (lambda frame: frame.assign(gc="high"), "column 'gc' must hold finite numbers"),
+        (lambda frame: frame.assign(gc=np.nan), "column 'gc' must hold finite numbers"),
+        (lambda frame: pd.concat([frame, frame]), "chr2 20 C G stands more than once"),
+        (lambda frame: frame.assign(contig="1"), "none of its 3 variants is one of the task's"),
+    ],
+)
+def test_a_file_that_cannot_be_used(tmp_path, rows, features, change, sentence):
+    with pytest.raises(LongscaleError, match=sentence):
+        read_features(write(change(features), tmp_path), rows)
+    (tmp_path / "mine.parquet").write_text("contig,pos")
+    with pytest.raises(LongscaleError, match="not a readable parquet file"):
+        read_features(tmp_path / "mine.parquet", rows)
