@@ -94,6 +94,7 @@ rule assign_splits:
     output:
         splits=results("splits/{task}/{protocol}.parquet"),
         summary=results("splits/{task}/{protocol}.json"),
+        left_out=results("splits/{task}/{protocol}.left_out.tsv"),
     log:
         logs("assign_splits/{task}.{protocol}"),
     conda:

@@ -134,6 +134,15 @@ def test_summary_names_the_best_sound_arm_per_length():
             ),
             auroc_row(eval_bp=8000, rule="logn", auroc=0.95, flags="few_blocks;not_converged"),
             auroc_row(eval_bp=16000, auroc=math.nan, auroc_lo=math.nan, flags="non_finite_score"),
+            auroc_row(eval_bp=32000, auroc=0.55, flags="not_learned"),
+            auroc_row(
+                eval_bp=32000,
+                rule="logn",
+                auroc=0.56,
+                verdict="worse",
+                delta=-0.01,
+                flags="not_converged",
+            ),
             auroc_row(task="omim", auroc=0.8, auroc_lo=math.nan, auroc_hi=math.nan),
         ]
     )
@@ -142,7 +151,9 @@ def test_summary_names_the_best_sound_arm_per_length():
         "    1,000 bp: dot + none, AUROC 0.700 [0.650, 0.750], baseline",
         "    8,000 bp: cos16 + infoscale, AUROC 0.800 [0.650, 0.750] (ceiling 0.900), "
         "better by 0.200 (few_blocks)",
-        "   16,000 bp: no arm without a flag",
+        "   16,000 bp: no arm has an AUROC",
+        "   32,000 bp: all arms are flagged; dot + logn, AUROC 0.560 [0.650, 0.750], "
+        "worse by 0.010 (not_converged)",
         "omim, paired protocol, small, trained at 1,000 bp:",
         "    1,000 bp: dot + none, AUROC 0.800, baseline",
     ]

@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 from sklearn.model_selection import train_test_split
 
 from longscale.errors import LongscaleError
-from longscale.tasks.splits import PROTOCOLS, WindowSpans, assign_splits, leave_out_overlaps
+from longscale.tasks.splits import (
+    PROTOCOLS,
+    WindowSpans,
+    assign_splits,
+    leave_out_overlaps,
+    list_left_out,
+)
 
 WINDOW_BP = 1000
 
@@ -304,6 +310,22 @@ def test_an_unknown_split_name_is_one_sentence():
 def test_windows_too_long_for_the_chromosome_are_one_sentence():
     with pytest.raises(LongscaleError, match=r"split: no (train|dev) variant with label"):
         assign_splits(table(["chrM"]), protocol="paired", max_window_bp=100_000)
+
+
+def test_rows_without_a_split_are_listed_with_their_line():
+    """Accepted rows are in a split or in the list, never in neither."""
+    variants = table(["a", "b", "c", "d"], spacing=700)
+    shuffled = variants.sample(frac=1, random_state=3)
+    options = {"protocol": "paired", "max_window_bp": WINDOW_BP, "test_chromosomes": ["b"]}
+    result, _ = assign_splits(shuffled, **options, dev_chromosomes=["c"])
+    result.loc[result["contig"] == "a", "split"] = "gap"
+    listed = list_left_out(result, WINDOW_BP, None)
+    kept = result.loc[result["split"] != "gap", "line"]
+    assert sorted([*listed["line"], *kept]) == variants["line"].tolist()
+    assert listed["line"].is_monotonic_increasing
+    assert listed["sentence"].str.contains("1,000 bp overlaps that of a dev or test row").all()
+    one = list_left_out(result, WINDOW_BP, "other")["sentence"].iloc[0]
+    assert one == "its window of 1,000 bp overlaps one that other was trained on"
 
 
 def test_protocols_between_split_as_paired_or_as_released():

@@ -184,7 +184,8 @@ def test_a_finished_loop_is_not_trained_again(tmp_path):
     """Killed after the last step, before the model was safe."""
     undisturbed, outcome, _ = run(tmp_path / "a")
     again, resumed, lines = run(tmp_path / "a")
-    assert lines == ["resumed at step 24 of 24"]
+    assert lines[0] == "resumed at step 24 of 24"
+    assert [line.split(",")[0] for line in lines[1:]] == [f"kept: step {outcome['best_step']}"]
     assert_same_weights(undisturbed, again)
     assert unlike(resumed) == unlike(outcome)
 
@@ -567,7 +568,8 @@ def test_the_log_is_for_people(whole):
     assert lines[0].endswith(" min left")
     assert " tokens/s  " in lines[0]
     assert lines[1].startswith("step 3/24  dev loss 0.")
-    assert len(lines) == 16
+    assert lines[-1].startswith("kept: step ")
+    assert len(lines) == 17
 
 
 def test_precision_on_a_machine_without_a_gpu(monkeypatch):

@@ -104,6 +104,9 @@ def test_swapped_alleles_are_repaired_where_they_can_be_told(genome):
     assert rejected["sentence"].str.contains("`swapped: repair` mends").tolist() == [
         *(True, False, True, False, True, False)
     ]
+    assert rejected["sentence"].str.contains("an indel shares with the genome").tolist() == [
+        *(False, False, False, True, False, False)
+    ]
 
     result = accept_variants(records, genome, ALIASES, repair_swapped=True)
     check_books(result, 7)
@@ -626,7 +629,7 @@ def test_every_form_of_a_file_gives_the_same_variants_and_the_same_ledger(
         ledger = result.rejected.set_index("reason")["sentence"]
         assert ledger["duplicate"] == f"the same variant as line {first}"
         assert (
-            ledger["contradictory_label"] == f"lines {first + 6} to {first + 7} give this variant "
+            ledger["contradictory_label"] == f"lines {first + 6} and {first + 7} give this variant "
             "both labels"
         ).all()
         assert ledger["unparseable"].tolist() == [

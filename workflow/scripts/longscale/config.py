@@ -8,6 +8,7 @@ import copy
 import difflib
 import glob
 from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -94,15 +95,28 @@ def describe(error: jsonschema.ValidationError) -> str:
             wanted = error.validator_value
             wanted = [wanted] if isinstance(wanted, str) else wanted
             kinds = " or ".join(YAML_WORDS.get(kind, kind) for kind in wanted)
-            return f"{key} is {error.instance!r}, but must be of type {kinds}{meant}"
+            found = f"{key} is {error.instance!r}, but must be of type {kinds}"
+            return f"{found}{yaml_hint(error.instance, wanted)}{meant}"
         case "enum":
             options = [str(option) for option in error.validator_value]
             hint = nearest(error.instance, options)
-            return f"{key} is {error.instance!r}{hint} (known: {', '.join(options)})"
+            one_of = f"one of {', '.join(options)}"
+            found = f"{key} is {error.instance!r}"
+            return f"{found}{hint} ({one_of})" if hint else f"{found}, but must be {one_of}"
         case "pattern":
             return f"{key} is {error.instance!r}, which does not have the form asked for{meant}"
         case _:
             return f"{key}: {error.message}{meant}"
+
+
+def yaml_hint(value: object, wanted: list[str]) -> str:
+    """How to write it, where YAML has taken a number for a text or the other way round."""
+    if "string" in wanted and isinstance(value, int | float) and not isinstance(value, bool):
+        return f"; write it in quotes: '{value}'"
+    if isinstance(value, str) and {"number", "integer"} & set(wanted):
+        with suppress(ValueError):
+            return f"; YAML takes {value} for a text, write {float(value)!r}"
+    return ""
 
 
 def check_config(config: dict, schema: dict, name: str) -> dict:
@@ -157,6 +171,16 @@ def check_architecture(config: dict, key: str, architecture: str, name: str) -> 
             )
 
 
+def check_heads(model: dict, key: str, name: str) -> None:
+    """Heads share the hidden features evenly, where the configuration says how many there are."""
+    heads, hidden = model["num_attention_heads"], model["hidden_size"]
+    if model["checkpoint"] is None and hidden % heads:
+        raise LongscaleError(
+            f"{name}: {key}.num_attention_heads is {heads}, which does not divide {key}.hidden_size"
+            f" ({hidden})"
+        )
+
+
 def check_study(config: dict, name: str) -> None:
     """The variant branch."""
     if config["genome"] is None:
@@ -166,6 +190,8 @@ def check_study(config: dict, name: str) -> None:
     check_known(study["tasks"], tasks, "study.tasks", "tasks", name)
     check_known(study["models"], config["models"], "study.models", "models", name)
     check_architecture(config, "study", "dnabert2", name)
+    for item in study["models"]:
+        check_heads(config["models"][item], f"models.{item}", name)
     for item in study["tasks"]:
         train_task = tasks[item]["train_task"]
         if train_task:

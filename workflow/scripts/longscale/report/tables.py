@@ -67,8 +67,9 @@ SUMMARY_NOTE = (
 def summarise(table: pd.DataFrame) -> str:
     """The best arm per task, protocol, model, training and evaluation length, one line each.
 
-    Only arms without a flag of their own training or scores compete, released ones never do. The
-    best of several arms is best in part by chance: its verdict, not its rank, is the result.
+    Arms without a flag of their own training or scores compete (all, where there is none), released
+    ones never do. The best of several arms is best in part by chance: its verdict, not its rank, is
+    the result.
     """
     blocks = []
     main = table[~is_released(table)]
@@ -162,10 +163,14 @@ def _summary_line(rows: pd.DataFrame) -> str:
     eval_bp = rows["eval_bp"].iloc[0]
     sound = [ARM_FLAGS.keys().isdisjoint(flags.split(";")) for flags in rows["flags"]]
     competing = rows[sound].dropna(subset="auroc")
+    flagged = "" if len(competing) else "all arms are flagged; "
     if competing.empty:
-        return f"  {eval_bp:>7,} bp: no arm without a flag"
+        competing = rows.dropna(subset="auroc")
+    if competing.empty:
+        return f"  {eval_bp:>7,} bp: no arm has an AUROC"
     best = competing.loc[competing["auroc"].idxmax()]
-    line = f"  {eval_bp:>7,} bp: {best['attention']} + {best['rule']}, AUROC {best['auroc']:.3f}"
+    arm = f"{best['attention']} + {best['rule']}"
+    line = f"  {eval_bp:>7,} bp: {flagged}{arm}, AUROC {best['auroc']:.3f}"
     if not math.isnan(best["auroc_lo"]):
         line += f" [{best['auroc_lo']:.3f}, {best['auroc_hi']:.3f}]"
     if not math.isnan(best["ceiling"]):

@@ -123,6 +123,20 @@ def leave_out_overlaps(
     return result, int(overlaps.sum())
 
 
+def list_left_out(
+    variants: pd.DataFrame, max_window_bp: int, train_task: str | None
+) -> pd.DataFrame:
+    """A ledger of the rows that no split has: line of the input, the variant and a sentence."""
+    reason = (
+        f"its window of {max_window_bp:,} bp overlaps one that {train_task} was trained on"
+        if train_task
+        else f"its window of {max_window_bp:,} bp overlaps that of a dev or test row, or it lies on"
+        " a test chromosome without being a test row"
+    )
+    rows = variants.loc[variants["split"] == GAP, ["line", "contig", "pos", "ref", "alt", "tissue"]]
+    return rows.assign(sentence=reason).sort_values("line", kind="stable")
+
+
 class WindowSpans:
     """Windows of all rows, asked which of them overlap those of some rows.
 

@@ -132,7 +132,7 @@ def finetune(
     labels = np.bincount(sets["dev"].labels.astype(int))
     if not has_learned(outcome["history"], entropy(labels)):
         outcome["flags"].append(NOT_LEARNED)
-    outcome |= {"n_train": model.config.n_train, "seed": seed, **provenance}
+    outcome |= {"n_train": model.config.n_train, "seed": seed, "finetune": options, **provenance}
     save_trained(model, folder, outcome)
 
 

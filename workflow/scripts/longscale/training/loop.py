@@ -152,10 +152,14 @@ def is_whole(checkpoint: Path) -> bool:
     return True
 
 
-def usable_checkpoint(folder: Path, settings: str) -> str | None:
+def usable_checkpoint(
+    folder: Path, settings: str, report: Callable[[str], None] = print
+) -> str | None:
     """The newest checkpoint of a run with these settings; what cannot be used is removed."""
     stamp = folder / "settings.sha256"
     if not (stamp.exists() and stamp.read_text() == settings):
+        if list(folder.glob("checkpoint-*")):
+            report("a training with other settings or code was stopped here: it is not resumed")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         stamp.write_text(settings)
@@ -209,7 +213,7 @@ def train(
         **arguments,
     )
     settings = settings | {"processes": processes()}
-    resume = [usable_checkpoint(folder, digest(settings)) if is_main_process() else None]
+    resume = [usable_checkpoint(folder, digest(settings), report) if is_main_process() else None]
     resume = broadcast_object_list(resume)[0]
     initial = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     log = LogForPeople(report)
@@ -234,6 +238,9 @@ def train(
     outcome = summarise(trainer, log, seconds=time.monotonic() - started)
     if NON_FINITE_LOSS in outcome["flags"] and trainer.state.best_model_checkpoint is None:
         model.load_state_dict(initial)
+    if outcome["best_loss"] is not None:
+        kept = f"step {outcome['best_step']}, dev loss {outcome['best_loss']:.4f}"
+        report(f"kept: {kept}")
     trainer.accelerator.wait_for_everyone()  # to read the best checkpoint before it is removed
     return outcome
 
@@ -336,6 +343,7 @@ def summarise(trainer: Trainer, log: LogForPeople, *, seconds: float) -> dict:
     return {
         "steps": state.global_step,
         "best_step": best,
+        "best_loss": state.best_metric if state.best_model_checkpoint else None,
         "tokens": int(state.num_input_tokens_seen),
         "seconds": round(seconds, 1),
         "flags": flags,

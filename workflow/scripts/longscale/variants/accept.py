@@ -41,6 +41,9 @@ N_FLANK_BP = 32
 """`too_many_ns`: more than half of the bases within this distance of the variant are N."""
 
 SWAPPED_HINT = "REF and ALT may be swapped, which `swapped: repair` mends"
+SHARED_HINT = (
+    "ALT stands there, but as the bases that an indel shares with the genome, which tells nothing"
+)
 
 _BATCH_ROWS = 50_000
 _CHUNK_BP = 256
@@ -226,7 +229,9 @@ def _parse(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
 
     labels = batch["label"].str.lower().map(LABELS)
     bad = labels.isna().to_numpy()
-    sentences = "the label is '" + batch.loc[bad, "label"] + "': it must be 0 or 1"
+    shown = batch.loc[bad, "label"]
+    several = np.where(shown.str.contains(","), ", for all alternative alleles or for each", "")
+    sentences = "the label is '" + shown + "': it must be 0 or 1" + several
     batch = ledger.reject(batch, bad, "unparseable", sentences)
     return batch.assign(
         label=labels[~bad].astype(np.int8),
@@ -322,13 +327,20 @@ def _check_reference(
         mismatch &= ~is_swapped
     sentences = [
         f"REF is {shorten(row.ref)} but the genome has {shorten(bases)} at {row.contig}:{row.pos}"
-        + (f", where ALT stands: {SWAPPED_HINT}" if swapped else "")
+        + _swapped_hint(row.ref, row.alt, bases, swapped)
         for row, bases, swapped in zip(
             batch[mismatch].itertuples(), found[mismatch], is_swapped[mismatch], strict=True
         )
     ]
     batch = batch.assign(swapped=is_swapped)
     return ledger.reject(batch, mismatch, "reference_mismatch", sentences)
+
+
+def _swapped_hint(ref: str, alt: str, found: str, swapped: bool) -> str:
+    """What to add to a mismatch where ALT is what the genome has."""
+    if swapped:
+        return f", where ALT stands: {SWAPPED_HINT}"
+    return f"; {SHARED_HINT}" if ref.startswith(alt) and found.startswith(alt) else ""
 
 
 def _are_swapped(genome: Genome, wrong: pd.DataFrame) -> np.ndarray:
@@ -400,7 +412,8 @@ def _reject_repeats(accepted: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
 
     mask = accepted.index.isin(rows.index[contradicting])
     lines = groups["line"].transform("min").astype(str), last_line.astype(str)
-    sentences = "lines " + lines[0] + " to " + lines[1] + " give this variant both labels"
+    joined = np.where(groups["line"].transform("nunique") > 2, " to ", " and ")
+    sentences = "lines " + lines[0] + joined + lines[1] + " give this variant both labels"
     accepted = ledger.reject(accepted, mask, "contradictory_label", sentences[contradicting])
     mask = accepted.index.isin(rows.index[later])
     sentences = "the same variant as line " + first_line.astype(str)

@@ -258,9 +258,10 @@ def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
                     **values,
                 )
     except (OSError, ValueError, KeyError, EOFError, zlib.error) as error:
-        place = f"{unit} {line + 1} " if unit else ""
+        # What htslib says of a file that it cannot open names our own copy of it.
+        place = f"{unit} {line + 1} cannot be read ({error})" if unit else "cannot be read"
         raise LongscaleError(
-            f"{path}: {place}cannot be read ({error}): it is cut off, damaged or no VCF or BCF"
+            f"{path}: {place}: it is cut off, damaged or no VCF (columns between tabs) or BCF"
         ) from error
     finally:
         pysam.set_verbosity(verbosity)
