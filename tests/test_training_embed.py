@@ -129,10 +129,10 @@ def test_a_profile_has_the_bins_that_the_context_covers(
     rows = rows_of(genome, strands=strands, pool=(-60, 60))
     rows["pool_start"], rows["pool_stop"] = rows["anchor"] - 60, rows["anchor"] + 60
     layout, found = embedded(encoder, genome, rows, tmp_path, context_bp, 15)
-    assert (layout.first_bin, layout.last_bin) == bins
+    assert layout.bins == bins
     for number, row in enumerate(rows.to_dict("records")):
         places = [(row["pool_start"] + 15 * b, row["pool_start"] + 15 * (b + 1)) for b in range(8)]
-        covered = places[layout.first_bin : layout.last_bin]
+        covered = places[slice(*layout.bins)]
         if row["strand"] == "-":
             covered = covered[::-1]
         for piece, span in enumerate(covered):
@@ -178,9 +178,20 @@ def test_a_job_goes_on_behind_its_last_shard(encoder, genome, tmp_path, monkeypa
     assert calls == [4, 4, 1]
 
 
-def test_a_context_that_does_not_hold_its_stretch_is_one_sentence(encoder, genome):
-    rows = rows_of(genome, pool=(-20, 31))
-    with pytest.raises(LongscaleError, match="context_bp is 50, which does not hold the 51 bp"):
+@pytest.mark.parametrize("strands", [("+",), ("-",)])
+def test_of_a_stretch_beyond_the_context_the_part_inside_counts(encoder, genome, tmp_path, strands):
+    rows = rows_of(genome, strands=strands, pool=(-100, 30))
+    _, found = embedded(encoder, genome, rows, tmp_path)
+    for number, row in enumerate(rows.to_dict("records")):
+        start = max(row["pool_start"], row["anchor"] - CONTEXT_BP // 2)
+        stop = min(row["pool_stop"], row["anchor"] - CONTEXT_BP // 2 + CONTEXT_BP)
+        expected = obvious(encoder, genome, row, "ref", CONTEXT_BP, start, stop)
+        assert found[number, 0] == pytest.approx(expected, abs=4e-3)
+
+
+def test_a_context_that_holds_nothing_to_average_is_one_sentence(encoder, genome):
+    rows = rows_of(genome, pool=(40, 91))
+    with pytest.raises(LongscaleError, match="context_bp is 50, which holds nothing of the 51 bp"):
         plan_layout(rows, 50, encoder.width)
     with pytest.raises(LongscaleError, match="context_bp is 10, which does not hold one bin of 15"):
         plan_layout(rows_of(genome, pool=(-60, 60)), 10, encoder.width, 15)

@@ -33,8 +33,8 @@ class Layout:
     """What a folder of embeddings holds: `rows` of `pieces` vectors of `width` float16 each.
 
     alleles: 2 where each row is a variant (pieces: reference, alternative), else 1. bin_bp: pieces
-    are bins of that size from `pool_start` on, all that the context covers: [first_bin, last_bin);
-    0 where a row has one stretch per allele.
+    are bins of that size from `pool_start` on, those that the context covers: `bins`, [first,
+    last); 0 and None where a row has one stretch per allele.
     """
 
     rows: int
@@ -42,8 +42,7 @@ class Layout:
     width: int
     alleles: int = 1
     bin_bp: int = 0
-    first_bin: int = 0
-    last_bin: int = 0
+    bins: tuple[int, int] | None = None
     shard_rows: int = SHARD_ROWS
 
     @property
@@ -56,29 +55,29 @@ def plan_layout(rows: pd.DataFrame, context_bp: int, width: int, bin_bp: int = 0
     """The layout of the embeddings of `rows` (columns anchor, pool_start, pool_stop, ref, alt) for
     a context of `context_bp`; `bin_bp` for a profile.
 
-    Raises `LongscaleError` where the context does not hold what is to be averaged, or not one bin.
+    Of what is to be averaged, the part that lies in the context counts. Raises `LongscaleError`
+    where it holds nothing of it in some row, or not one bin.
     """
     alleles = 2 if len(rows) and (rows["alt"] != "").all() else 1
     before = rows["anchor"] - context_bp // 2  # 0-based start of the context
     left = (rows["pool_start"] - before).to_numpy()
     right = (before + context_bp - rows["pool_stop"]).to_numpy()
+    size = (rows["pool_stop"] - rows["pool_start"]).to_numpy()
     if not bin_bp:
-        if (left < 0).any() or (right < 0).any():
-            longest = int((rows["pool_stop"] - rows["pool_start"]).max())
+        if (left >= context_bp).any() or (right >= context_bp).any():
             raise LongscaleError(
-                f"context_bp is {context_bp:,}, which does not hold the {longest:,} bp whose states"
-                " are averaged; it must be longer"
+                f"context_bp is {context_bp:,}, which holds nothing of the {int(size.max()):,} bp "
+                "whose states are averaged; it must be longer"
             )
         return Layout(len(rows), alleles, width, alleles)
-    bins = int((rows["pool_stop"] - rows["pool_start"]).iloc[0]) // bin_bp
     # Of a context that is shorter than the profile, the bins that lie in it in every row.
     first = -(-max(0, int(-left.min())) // bin_bp)
-    last = bins - -(-max(0, int(-right.min())) // bin_bp)
+    last = int(size[0]) // bin_bp - -(-max(0, int(-right.min())) // bin_bp)
     if first >= last:
         raise LongscaleError(
             f"context_bp is {context_bp:,}, which does not hold one bin of {bin_bp} bp"
         )
-    return Layout(len(rows), last - first, width, 1, bin_bp, first, last)
+    return Layout(len(rows), last - first, width, 1, bin_bp, (first, last))
 
 
 def reverse_complement(windows: np.ndarray) -> np.ndarray:
@@ -107,14 +106,14 @@ def piece_edges(rows: pd.DataFrame, context_bp: int, layout: Layout) -> np.ndarr
     before = (rows["anchor"] - context_bp // 2).to_numpy()
     start = rows["pool_start"].to_numpy() - before
     stop = rows["pool_stop"].to_numpy() - before
-    if layout.bin_bp:
-        bins = np.arange(layout.first_bin, layout.last_bin) * layout.bin_bp
+    if layout.bins:
+        bins = np.arange(*layout.bins) * layout.bin_bp
         edges = start[:, None, None] + np.stack([bins, bins + layout.bin_bp], axis=1)
     else:
-        edges = np.stack([start, stop], axis=1)[:, None, :]
+        edges = np.stack([start, stop], axis=1)[:, None, :].clip(0, context_bp)
     minus = (rows["strand"] == "-").to_numpy()
     mirrored = context_bp - edges[minus][:, :, ::-1]
-    edges[minus] = mirrored[:, ::-1] if layout.bin_bp else mirrored
+    edges[minus] = mirrored[:, ::-1] if layout.bins else mirrored
     return edges
 
 
