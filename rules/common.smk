@@ -29,6 +29,9 @@ ON_CODE_CHANGE = config.pop("on_code_change")
 # Each may be absent: a run has the variant branch, the masked-LM branch, or both.
 STUDY, GENOME, MLM = config["study"], config["genome"], config["mlm"]
 
+# All genomes of the run by name: GENOME, which both branches use, and further ones.
+GENOMES = {GENOME["name"]: GENOME, **config["genomes"]} if GENOME else {}
+
 
 def one_of(names):
     """Regular expression that matches exactly the given names (none: nothing)."""
@@ -36,7 +39,7 @@ def one_of(names):
 
 
 wildcard_constraints:
-    genome=one_of([GENOME["name"]] if GENOME else []),
+    genome=one_of(GENOMES),
     task=one_of(config["tasks"]),
     corpus=one_of(config["corpora"]),
     model=one_of(config["models"]),
@@ -75,4 +78,5 @@ def more_each_attempt(amount):
 
 def final_targets():
     """What a plain `snakemake` makes."""
-    return (auroc_targets() if STUDY else []) + (mlm_targets() if MLM else [])
+    targets = (auroc_targets() if STUDY else []) + (mlm_targets() if MLM else [])
+    return targets + (further_genomes() if GENOME else [])

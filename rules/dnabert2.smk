@@ -67,6 +67,8 @@ rule pretrain:
         checkpoint_files(results("pretrain/{genome}/{model}/{attention}/seed{seed}")),
     log:
         logs("pretrain/{genome}/{model}/{attention}/seed{seed}"),
+    wildcard_constraints:
+        genome=one_of([GENOME["name"]]),
     conda:
         CONDA_ENV
     threads: config["pretrain"]["threads"]

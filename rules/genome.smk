@@ -1,4 +1,5 @@
-# From NCBI's files (or a simulation in their shape) to a FASTA with UCSC names.
+# From NCBI's files (or a simulation in their shape), or UCSC's, to a FASTA with UCSC names. Rules serve
+# every genome of the run (GENOMES) by its name.
 if GENOME["simulate"] is not None:
 
     rule simulate_genome:
@@ -26,6 +27,34 @@ if GENOME["simulate"] is not None:
             "../workflow/scripts/simulate_genome.py"
 
 
+if PROBE_GENOME is not None:
+
+    rule simulate_probe_genome:
+        input:
+            recipe=GENOMES[PROBE_GENOME]["simulate"],
+        output:
+            multiext(
+                f"{SIMULATED_PROBE}/{PROBE_ACCESSION}",
+                fasta="_genomic.fna.gz",
+                report="_assembly_report.txt",
+            ),
+            md5checksums=f"{SIMULATED_PROBE}/md5checksums.txt",
+            genes=f"{SIMULATED_PROBE}/genes.gtf",
+            tasks=directory(expand(f"{SIMULATED_PROBE}/{{task}}", task=PROBE_TASKS)),
+            truths=expand(f"{SIMULATED_PROBE}/{{task}}.truth.npz", task=PROBE_TASKS),
+        log:
+            logs("simulate_probe_genome"),
+        conda:
+            CONDA_ENV
+        resources:
+            mem_mb=more_each_attempt(2000),
+            runtime=more_each_attempt(30),
+        params:
+            overrides=GENOMES[PROBE_GENOME]["assembly"],
+        script:
+            "../workflow/scripts/simulate_probe_genome.py"
+
+
 rule download_md5checksums:
     input:
         source=simulated_input("md5checksums"),
@@ -39,7 +68,7 @@ rule download_md5checksums:
         mem_mb=more_each_attempt(500),
         runtime=more_each_attempt(10),
     params:
-        url=GENOME["md5checksums"],
+        url=genome_key("md5checksums"),
     script:
         "../workflow/scripts/download_file.py"
 
@@ -60,7 +89,7 @@ rule download_genome_file:
         mem_mb=more_each_attempt(500),
         runtime=more_each_attempt(240),
     params:
-        url=GENOME["fasta"],
+        url=genome_key("fasta"),
     script:
         "../workflow/scripts/download_file.py"
 
@@ -76,13 +105,13 @@ use rule download_genome_file as download_assembly_report with:
     wildcard_constraints:
         kind="assembly_report",
     params:
-        url=GENOME["assembly_report"],
+        url=genome_key("assembly_report"),
 
 
 rule convert_ncbi2ucsc:
     input:
         fasta=results("downloads/{genome}.fna.gz"),
-        report=results("downloads/{genome}.assembly_report.txt"),
+        report=assembly_report(),
     output:
         fasta=results("genome/{genome}.fa"),
         fai=results("genome/{genome}.fa.fai"),
@@ -96,8 +125,8 @@ rule convert_ncbi2ucsc:
         mem_mb=more_each_attempt(1000),
         runtime=more_each_attempt(60),
     params:
-        truncated=GENOME["truncated"],
-        url=GENOME["fasta"],
+        truncated=genome_key("truncated"),
+        url=genome_key("fasta"),
     script:
         "../workflow/scripts/convert_ncbi2ucsc.py"
 

@@ -1,5 +1,6 @@
 # What the rules of the variant branch read: names of files as functions of the configuration and of
 # wildcards.
+from longscale.config import recipe_tasks
 from longscale.attention.rules import LENGTH_RULES
 
 LENGTHS_BP = sorted({*STUDY["train_bp"], *STUDY["eval_bp"]}) if STUDY else []
@@ -7,6 +8,10 @@ LONGEST_BP = max(LENGTHS_BP, default=0)
 ACCESSION = "GCA_900000001.1_LongscaleSim1"
 SIMULATED = results(f"simulated/{GENOME['name']}")
 SIMULATED_TASKS = [name for name, task in config["tasks"].items() if task["source"] == "simulated"]
+PROBE_ACCESSION = "GCA_900000002.1_LongscaleSim2"
+PROBE_GENOME = next((name for name, row in config["genomes"].items() if row["simulate"]), None)
+PROBE_TASKS = list(recipe_tasks(GENOMES[PROBE_GENOME]["simulate"])) if PROBE_GENOME else []
+SIMULATED_PROBE = results(f"simulated/{PROBE_GENOME}")
 TRUTHS = [name for name in STUDY["tasks"] if name in SIMULATED_TASKS] if STUDY else []
 RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 
@@ -21,20 +26,46 @@ def finetune_options():
     return {key: value for key, value in options if LATER_OPTIONS.get(key, ...) != value}
 
 
+def genome_key(key):
+    """What the configuration says of the genome of a job."""
+    return lambda wildcards: GENOMES[wildcards.genome][key]
+
+
 def simulated_input(key):
-    """The simulated file that stands for a source of the configuration, where there is one."""
-    names = {
-        "fasta": f"{ACCESSION}_genomic.fna.gz",
-        "assembly_report": f"{ACCESSION}_assembly_report.txt",
-        "md5checksums": "md5checksums.txt",
-    }
-    return [] if GENOME["simulate"] is None else [f"{SIMULATED}/{names[key]}"]
+    """The simulated file that stands for a source of a genome, where there is one."""
+
+    def simulated(wildcards):
+        if GENOMES[wildcards.genome]["simulate"] is None:
+            return []
+        accession = PROBE_ACCESSION if wildcards.genome == PROBE_GENOME else ACCESSION
+        names = {
+            "fasta": f"{accession}_genomic.fna.gz",
+            "assembly_report": f"{accession}_assembly_report.txt",
+            "md5checksums": "md5checksums.txt",
+        }
+        return [results(f"simulated/{wildcards.genome}/{names[key]}")]
+
+    return simulated
+
+
+def download_where(key, path):
+    """A download of a genome, where its source has one: simulated, or named by `key`."""
+
+    def download(wildcards):
+        genome = GENOMES[wildcards.genome]
+        return results(path.format(**wildcards)) if genome["simulate"] or genome[key] else []
+
+    return download
 
 
 def md5checksums():
-    """The published MD5 sums of the assembly, where the configuration names them."""
-    published = GENOME["simulate"] or GENOME["md5checksums"]
-    return results("downloads/{genome}.md5checksums.txt") if published else []
+    """The published MD5 sums of an assembly, where there are any."""
+    return download_where("md5checksums", "downloads/{genome}.md5checksums.txt")
+
+
+def assembly_report():
+    """The assembly report, for all but genomes that keep the names in their FASTA."""
+    return download_where("assembly_report", "downloads/{genome}.assembly_report.txt")
 
 
 def genome_files():
@@ -43,6 +74,11 @@ def genome_files():
         "fasta": results(f"genome/{GENOME['name']}.fa"),
         "fai": results(f"genome/{GENOME['name']}.fa.fai"),
     }
+
+
+def further_genomes():
+    """The genomes beside the one of both branches, ready to be read."""
+    return expand(results("genome/{genome}.bases"), genome=config["genomes"])
 
 
 def train_task(task):

@@ -6,7 +6,9 @@ default unless it is required.
 
 import copy
 import difflib
+import functools
 import glob
+import operator
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -44,9 +46,9 @@ def read_schema(path: str | Path) -> dict:
 
 
 def resolve(schema: dict, root: dict) -> dict:
-    """Follow a local `$ref` (#/$defs/name)."""
+    """Follow a local `$ref` (#/$defs/name, or deeper)."""
     if "$ref" in schema:
-        return root["$defs"][schema["$ref"].rsplit("/", 1)[-1]]
+        return functools.reduce(operator.getitem, schema["$ref"].split("/")[1:], root)
     return schema
 
 
@@ -144,6 +146,7 @@ def check_references(config: dict, name: str) -> None:
     if config["study"] is not None:
         check_study(config, name)
     check_genome(config, name)
+    check_genomes(config, name)
     if config["mlm"] is not None:
         check_mlm(config, name)
 
@@ -214,14 +217,41 @@ def check_genome(config: dict, name: str) -> None:
     genome = config["genome"]
     if genome is None:
         return
-    if (genome["simulate"] is None) == (genome["fasta"] is None):
-        raise LongscaleError(
-            f"{name}: genome needs either `simulate` (a recipe) or `fasta` and `assembly_report`,"
-            " not both and not neither"
-        )
+    check_source(genome, "genome", "`fasta` and `assembly_report`", name)
     if genome["fasta"] is not None and genome["assembly_report"] is None:
         raise LongscaleError(
             f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)"
+        )
+
+
+def check_source(genome: dict, key: str, given: str, name: str) -> None:
+    """One source; `given`: the keys of a genome that is not simulated."""
+    if (genome["simulate"] is None) == (genome["fasta"] is None):
+        raise LongscaleError(
+            f"{name}: {key} needs either `simulate` (a recipe) or {given}, not both and not neither"
+        )
+
+
+def check_genomes(config: dict, name: str) -> None:
+    """Further genomes have names and sources of their own, and one of them may be simulated."""
+    genomes = config["genomes"]
+    if genomes and config["genome"] is None:
+        raise LongscaleError(f"{name}: key 'genome' is missing (`genomes` are further ones)")
+    for item, genome in genomes.items():
+        key = f"genomes.{item}"
+        if item == config["genome"]["name"]:
+            raise LongscaleError(f"{name}: {key} has the name of `genome`, but must have its own")
+        check_source(genome, key, "`fasta`", name)
+        if genome["truncated"] and genome["assembly_report"] is None:
+            raise LongscaleError(
+                f"{name}: {key}.truncated is true, but without {key}.assembly_report there is"
+                " nothing that contigs could be shorter than"
+            )
+    simulated = [item for item, genome in genomes.items() if genome["simulate"] is not None]
+    if len(simulated) > 1:
+        raise LongscaleError(
+            f"{name}: genomes.{simulated[0]} and genomes.{simulated[1]} are both simulated, but one"
+            " genome carries the probe tasks"
         )
 
 
@@ -349,6 +379,7 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     LongscaleError naming the key of a file that is in neither.
     """
     named = [(config["genome"], "simulate", "genome.simulate")] if config["genome"] else []
+    named += [(row, "simulate", f"genomes.{g}.simulate") for g, row in config["genomes"].items()]
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
     named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
     named += [(entry, "path", f"corpora.{c}.path") for c, entry in config["corpora"].items()]
@@ -369,13 +400,27 @@ def _is_there(path: str) -> bool:
     return Path(path).exists() or bool(glob.glob(path, recursive=True))  # noqa: PTH207
 
 
+def recipe_tasks(recipe: str | Path | None) -> dict:
+    """The tasks in a recipe of a simulation; none without a recipe."""
+    return (yaml.safe_load(Path(recipe).read_text()) or {}).get("tasks", {}) if recipe else {}
+
+
 def check_recipe(config: dict, name: str) -> None:
-    """The simulated tasks must be in the recipe (after `locate_files`)."""
+    """The simulated tasks must be in the recipe (after `locate_files`), and a further simulated
+    genome must have a recipe of probe tasks.
+    """
     recipe = config["genome"]["simulate"] if config["genome"] else None
-    known = (yaml.safe_load(Path(recipe).read_text()) or {}).get("tasks", {}) if recipe else {}
+    known = recipe_tasks(recipe)
     for task, entry in config["tasks"].items():
         if entry["source"] == "simulated" and task not in known:
             raise LongscaleError(
                 f"{name}: tasks.{task} has source simulated, but the recipe {recipe} has no such"
                 f" task (it has: {', '.join(known)})"
+            )
+    for item, genome in config["genomes"].items():
+        tasks = recipe_tasks(genome["simulate"])
+        if genome["simulate"] and not (tasks and all("kind" in row for row in tasks.values())):
+            raise LongscaleError(
+                f"{name}: genomes.{item}.simulate is {genome['simulate']}, which is no recipe of"
+                " probe tasks (each of those has a `kind`, as in resources/simulated_probe.yaml)"
             )

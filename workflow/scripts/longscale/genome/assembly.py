@@ -1,11 +1,13 @@
-"""NCBI's assembly report: which sequences an assembly has, and under which names they are known.
+"""Which sequences an assembly has, and under which names they are known: NCBI's assembly report.
+
+An assembly without a report (UCSC's) is known by the names in its FASTA file: `fasta_aliases`.
 
 Format: ten tab-separated columns after comment lines that start with `#`; `na` is a missing value
 (https://www.ncbi.nlm.nih.gov/genome/doc/ftpfaq/, "assembly_report.txt").
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,15 +99,35 @@ class AssemblyReport:
         for assembled molecules `1`, `chr1`, and the UCSC name without `chr` (`M`). A contig's own
         name always stands for itself; any other name that two contigs share is left out.
         """
-        own = {sequence.contig for sequence in self.sequences}
-        claims = Counter(
-            (name, sequence.contig)
-            for sequence in self.sequences
-            for name in set(sequence.names())
-            if name not in own or name == sequence.contig
-        )
-        claimants = Counter(name for name, _ in claims)
-        return {name: contig for name, contig in claims if claimants[name] == 1}
+        return _unshared({sequence.contig: sequence.names() for sequence in self.sequences})
+
+
+def fasta_aliases(contigs: Iterable[str]) -> dict[str, str]:
+    """Name -> contig for an assembly without a report: each contig's own, with and without `chr`.
+
+    `M` and `MT` are two names then: UCSC's hg19 has NC_001807 as `chrM`, not the rCRS. What two
+    contigs would share is left out, as in `AssemblyReport.aliases`.
+    """
+    names = {}
+    for contig in contigs:
+        bare = contig.removeprefix("chr")
+        names[contig] = (contig, f"chr{contig}" if bare in ("", contig) else bare)
+    return _unshared(names)
+
+
+def _unshared(names: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """Name -> contig, of all `names` of contigs that no two of them share.
+
+    A contig's own name is its own, whoever else is called so.
+    """
+    claims = [
+        (name, contig)
+        for contig, all_names in names.items()
+        for name in dict.fromkeys(all_names)
+        if name not in names or name == contig
+    ]
+    claimants = Counter(name for name, _ in claims)
+    return {name: contig for name, contig in claims if claimants[name] == 1}
 
 
 def write_aliases(aliases: Mapping[str, str], path: str | Path) -> None:

@@ -1,12 +1,14 @@
 """NCBI FASTA -> the same sequence under UCSC names, indexed, in one streaming pass.
 
-Only header lines change (`>CM000663.2 Homo sapiens chromosome 1 ...` becomes `>chr1`). Case, IUPAC
+Only header lines change (`>CM000663.2 Homo sapiens chromosome 1 ...` becomes `>chr1`; UCSC's own
+files, which come without an assembly report, keep their names). Case, IUPAC
 codes and line width stay; CRLF becomes LF, blank lines go, and the last line gets its end. A record
 whose lines differ in length (which no `.fai` can describe) is wrapped anew at its first line's
 width.
 """
 
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, pairwise
@@ -27,12 +29,18 @@ MOST_NAMED = 5  # contigs named one by one in an error
 
 
 def convert_assembly(
-    fasta_gz: str | Path, report: AssemblyReport, fasta: str | Path, *, truncated: bool = False
+    fasta_gz: str | Path,
+    report: AssemblyReport | None,
+    fasta: str | Path,
+    *,
+    truncated: bool = False,
 ) -> list[tuple[str, int]]:
     """Write `fasta` (contigs named as in `report`) and `fasta + ".fai"`, both or neither.
 
     `fasta_gz` is plain, gzipped or bgzipped; its records are named by GenBank or RefSeq accession.
-    Memory does not grow with the input: decompression runs one block ahead in a second thread.
+    Without a `report` (None) records keep the first word of their header, and what can be checked
+    is that each has a name of its own and a sequence. Memory does not grow with the input:
+    decompression runs one block ahead in a second thread.
 
     Returns (contig, length in bp) in the order of the file. Raises LongscaleError where the file is
     damaged or no FASTA, and where contigs are missing, unknown, there twice, or not as long as
@@ -40,7 +48,8 @@ def convert_assembly(
     shorter, but not longer.
     """
     fasta_gz, fasta = Path(fasta_gz), Path(fasta)
-    contig_of = {name: row.contig for row in report.sequences for name in row.accessions}
+    rows = report.sequences if report else ()
+    contig_of = {name: row.contig for row in rows for name in row.accessions}
     with atomic_path(f"{fasta}.fai") as fai_part, atomic_path(fasta) as fasta_part:
         try:
             with fasta_gz.open("rb") as source, fasta_part.open("wb") as sink:
@@ -60,17 +69,9 @@ def convert_assembly(
             raise LongscaleError(
                 f"{fasta_gz}: cannot be converted to {fasta}: {error.strerror}."
             ) from error
-        problems = _disagreements(records, report, truncated)
-        if problems:
-            wanted = (
-                "nothing beyond the report, though the assembly is declared truncated"
-                if truncated
-                else "exactly the report's contigs and lengths, unless it is declared truncated"
-            )
-            raise LongscaleError(
-                f"{fasta_gz}: disagrees with {report.path}: {'; '.join(problems)}; "
-                f"expected {wanted}."
-            )
+        problem = _disagreement(records, report, truncated) if report else _unclear(records)
+        if problem:
+            raise LongscaleError(f"{fasta_gz}: {problem}.")
         lines = ("\t".join(map(str, vars(record).values())) for record in records)
         fai_part.write_text("".join(f"{line}\n" for line in lines), "utf-8")
     return [(record.name, record.length) for record in records]
@@ -246,7 +247,7 @@ class _FastaWriter:
         self.column = (self.column + n_bases - 1) % width + 1
 
 
-def _disagreements(records: list[FaiRecord], report: AssemblyReport, truncated: bool) -> list[str]:
+def _disagreement(records: list[FaiRecord], report: AssemblyReport, truncated: bool) -> str:
     """What keeps `records` from being the assembly of `report`, in words; nothing if it is."""
     expected = {row.contig: row.length for row in report.sequences}
     found: dict[str, int] = {}
@@ -265,7 +266,28 @@ def _disagreements(records: list[FaiRecord], report: AssemblyReport, truncated: 
         found[record.name] = record.length
     missing = [] if truncated else [name for name in expected if name not in found]
     kinds = {"missing": missing, "unknown": unknown, "twice": twice, "of another length": lengths}
-    return [f"{kind}: {_enumerate(names)}" for kind, names in kinds.items() if names]
+    problems = _listed(kinds)
+    wanted = (
+        "nothing beyond the report, though the assembly is declared truncated"
+        if truncated
+        else "exactly the report's contigs and lengths, unless it is declared truncated"
+    )
+    return problems and f"disagrees with {report.path}: {problems}; expected {wanted}"
+
+
+def _unclear(records: list[FaiRecord]) -> str:
+    """What keeps `records` from being an assembly by themselves, in words; nothing if they are."""
+    counts = Counter(record.name for record in records)
+    unnamed = [f"record {n}" for n, record in enumerate(records, start=1) if not record.name]
+    twice = [name for name, count in counts.items() if count > 1 and name]
+    empty = [record.name for record in records if record.length == 0]
+    problems = _listed({"without a name": unnamed, "twice": twice, "without a sequence": empty})
+    return problems and f"{problems}; expected a name of its own and a sequence for each record"
+
+
+def _listed(kinds: dict[str, list[str]]) -> str:
+    """The kinds of problem that there are, each with the names concerned."""
+    return "; ".join(f"{kind}: {_enumerate(names)}" for kind, names in kinds.items() if names)
 
 
 def _enumerate(names: list[str]) -> str:

@@ -70,7 +70,8 @@ def fetch(
 
 
 def published_md5(md5checksums: str | Path, filename: str) -> str:
-    """MD5 of `filename` in a list of `<md5>  ./<file>` lines (NCBI's md5checksums.txt, md5sum's).
+    """MD5 of `filename` in a list of `<md5>  ./<file>` lines (NCBI's md5checksums.txt) or of
+    `<md5>  <file>` lines (UCSC's md5sum.txt, md5sum's own).
 
     Raises LongscaleError where the list cannot be read or does not name the file.
     """
