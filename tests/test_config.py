@@ -29,6 +29,7 @@ SMALL = {
 }
 # Both branches, every section.
 WHOLE = SMALL | {
+    "genomes": {"h": {"simulate": "resources/simulated_probe.yaml"}},
     "models": {"tiny": {}, "gau": {"architecture": "gau-alpha"}},
     "corpora": {"docs": {"source": "cpython-docs"}},
     "finetune": {"lora": {}},
@@ -41,7 +42,7 @@ WHOLE = SMALL | {
         "arms": [{"schemes": ["rope"]}],
     },
 }
-FREE = ("genome.simulate", "models.<name>.architecture")  # given above
+FREE = ("genome.simulate", "genomes.<name>.simulate", "models.<name>.architecture")  # given above
 
 
 def keys_of(schema, path=""):
@@ -87,6 +88,7 @@ def complaint(config):
 def test_the_walk_over_the_schema_reaches_the_depths():
     deep = {
         "genome.fasta",
+        "genomes.<name>.truncated",
         "tasks.<name>.columns.split",
         "models.<name>.vocab_size",
         "score.threads",
@@ -106,7 +108,8 @@ def test_every_key_has_a_type_a_sentence_and_a_default_unless_required(path):
 
 def test_every_section_refuses_unknown_keys():
     for path, (schema, _) in KEYS.items():
-        if schema.get("type") == "object" and path != "genome.assembly":  # the recipe checks that
+        # What replaces keys of a recipe, the recipe checks.
+        if schema.get("type") == "object" and path.rpartition(".")[2] != "assembly":
             assert "additionalProperties" in schema, path
 
 
@@ -213,6 +216,17 @@ def test_fill_defaults_leaves_what_it_does_not_know():
         ("tasks.sim_near", [], "tasks.sim_near is [], but must be of type mapping"),
         ("models", {"a b": {}}, "'a b' in models is not a name that can be used (A name in"),
         ("models", {1: {}}, "1 in models is not a name that can be used"),
+        ("genomes", {"../h": {}}, "'../h' in genomes is not a name that can be used (A name in"),
+        (
+            "genomes",
+            {"h": {"fast": "h.fa"}},
+            "unknown key 'fast' in genomes.h; did you mean 'fasta'",
+        ),
+        (
+            "genomes",
+            {"h": {"fasta": "h.fa", "truncated": 1}},
+            "genomes.h.truncated is 1, but must be of type boolean (True for an assembly",
+        ),
     ],
 )
 def test_a_mistake_is_one_sentence(path, value, sentence):
@@ -280,6 +294,47 @@ def test_a_genome_needs_a_source_and_its_report():
     check_config(config, SCHEMA, "own.yaml")
 
 
+UCSC = {"fasta": "h.fa.gz", "md5checksums": "md5sum.txt"}
+SIM = {"simulate": "resources/simulated_probe.yaml"}
+
+
+@pytest.mark.parametrize(
+    ("genomes", "sentence"),
+    [
+        ({"g": UCSC}, "genomes.g has the name of `genome`, but must have its own"),
+        ({"h": {}}, "genomes.h needs either `simulate` (a recipe) or `fasta`, not both and not"),
+        ({"h": UCSC | SIM}, "genomes.h needs either `simulate` (a recipe) or `fasta`, not both"),
+        ({"h": UCSC | {"truncated": True}}, "genomes.h.truncated is true, but without genomes.h."),
+        ({"h": SIM, "i": UCSC, "j": SIM}, "genomes.h and genomes.j are both simulated, but one"),
+    ],
+)
+def test_a_mistake_in_further_genomes(genomes, sentence):
+    assert sentence in complaint(SMALL | {"genomes": genomes})
+
+
+def test_further_genomes_need_no_report_but_a_first_one():
+    report = UCSC | {"assembly_report": "report.txt", "truncated": True}
+    filled = check_config(SMALL | {"genomes": {"h": UCSC, "i": report}}, SCHEMA, "own.yaml")
+    assert filled["genomes"]["h"] == UCSC | {
+        "assembly_report": None,
+        "truncated": False,
+        "simulate": None,
+        "assembly": {},
+    }
+    without = {key: value for key, value in WHOLE.items() if key not in ("genome", "study")}
+    assert "key 'genome' is missing (`genomes` are further ones)" in complaint(without)
+
+
+def test_a_further_simulated_genome_has_a_recipe_of_probe_tasks(tmp_path):
+    def config(path):
+        return {"genome": None, "tasks": {}, "genomes": {"h": {"simulate": path}}}
+
+    other = ROOT / "resources/simulated.yaml"
+    with pytest.raises(LongscaleError, match=r"mine.yaml: genomes.h.simulate is .*no recipe of p"):
+        check_recipe(config(str(other)), "mine.yaml")
+    check_recipe(config(str(ROOT / SIM["simulate"])), "mine.yaml")
+
+
 def test_the_benchmark_knows_whose_checkpoints_score_a_task():
     omim, clinvar = "variant_effect_pathogenic_omim", "variant_effect_pathogenic_clinvar"
     config = changed(f"tasks.{omim}", {"source": "lrb"})
@@ -307,9 +362,10 @@ def folders(tmp_path, monkeypatch):
     return here, repository
 
 
-def files_config(recipe, path, tokenizer, text=None):
+def files_config(recipe, path, tokenizer, text=None, probe_recipe=None):
     return {
         "genome": {"simulate": recipe},
+        "genomes": {"h": {"simulate": probe_recipe}},
         "tasks": {"own": {"path": path}},
         "corpora": {"mine": {"path": text}},
         "models": {"tiny": {"tokenizer": tokenizer}},
@@ -324,9 +380,11 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
     config = files_config("both", str(here / "own.csv"), None, "*.csv")
     locate_files(config, "c", repository)
     assert config == files_config("both", str(here / "own.csv"), None, "*.csv")
-    config = files_config(None, None, None, "recipe.*")
+    config = files_config(None, None, None, "recipe.*", "recipe.yaml")
     locate_files(config, "c", repository)
-    assert config == files_config(None, None, None, f"{repository}/recipe.*")
+    assert config == files_config(
+        None, None, None, f"{repository}/recipe.*", f"{repository}/recipe.yaml"
+    )
 
 
 @pytest.mark.parametrize(
@@ -335,6 +393,7 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
         (files_config("none", None, None), "genome.simulate is none"),
         (files_config(None, "none", None), "tasks.own.path is none"),
         (files_config(None, None, "/none"), "models.tiny.tokenizer is /none"),
+        (files_config(None, None, None, None, "none"), "genomes.h.simulate is none"),
         (files_config(None, None, None, "none/*.txt"), r"corpora.mine.path is none/\*.txt"),
     ],
 )
@@ -347,7 +406,7 @@ def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("tasks: {near: {}}\n")
     tasks = {"near": {"source": "simulated"}, "neer": {"source": "simulated"}}
-    config = {"genome": {"simulate": str(recipe)}, "tasks": tasks}
+    config = {"genome": {"simulate": str(recipe)}, "genomes": {}, "tasks": tasks}
     with pytest.raises(LongscaleError, match=r"mine.yaml: tasks.neer .*no such task .*: near"):
         check_recipe(config, "mine.yaml")
     del tasks["neer"]

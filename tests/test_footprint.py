@@ -33,7 +33,9 @@ def test_downloads_are_named_with_what_is_known_of_their_size(full):
     fasta = source_of(full, "download_genome_file", "downloads/GRCh38.fna.gz", SIZES)
     assert fasta.name.startswith("https://")
     assert fasta.size == 938e6
-    report = source_of(full, "download_assembly_report", "downloads/x.assembly_report.txt", SIZES)
+    report = source_of(
+        full, "download_assembly_report", "downloads/GRCh38.assembly_report.txt", SIZES
+    )
     assert report == Source(full.config["genome"]["assembly_report"], None)
     csv = "downloads/lrb/variant_effect_causal_eqtl.csv"
     task = source_of(full, "download_task", csv, {})
@@ -65,6 +67,32 @@ def test_a_simulated_genome_is_not_downloaded(tmp_path):
     assert stored_bytes(demo, "fold_genome", "genome/simgenome.bases", {}) == bp
 
 
+def test_further_genomes_are_counted_by_their_own_sources(tmp_path):
+    demo = read_study("config.yaml", tmp_path)
+    probe = {"simulate": str(ROOT / "resources/simulated_probe.yaml"), "assembly": {}}
+    url = "https://h/hg19.fa.gz"
+    hg19 = {"simulate": None, "fasta": url, "assembly_report": None, "md5checksums": "https://h/m"}
+    longer = hg19 | {"fasta": "https://h/longer.fa.gz"}
+    further = {"hg19": hg19, "hg19.2": longer, "sim2": probe | {"fasta": None}}
+    study = Study(demo.config | {"genomes": further}, tmp_path)
+    sizes = {"hg19.fa.gz": 949e6, "longer.fa.gz": 1e9}
+    fetched = source_of(study, "download_genome_file", "downloads/hg19.fna.gz", sizes)
+    assert fetched == Source(url, 949e6)
+    assert source_of(study, "download_md5checksums", "downloads/hg19.md5checksums.txt", {}) == (
+        Source("https://h/m", None)
+    )
+    assert source_of(study, "download_genome_file", "downloads/sim2.fna.gz", sizes) is None
+    assert source_of(study, "download_genome_file", "downloads/simgenome.fna.gz", sizes) is None
+    for rule, ending in (("convert_ncbi2ucsc", "fa"), ("fold_genome", "bases")):
+        stored = [
+            stored_bytes(study, rule, f"genome/{name}.{ending}", sizes)
+            for name in ("hg19", "hg19.2", "sim2", "simgenome")
+        ]
+        assert stored == [4 * 949e6, 4e9, 8 * 5 * 40 * 1600, 8 * 1010 * 1500]
+    made = stored_bytes(study, "simulate_probe_genome", "simulated/sim2/genes.gtf", sizes)
+    assert made == 8 * 5 * 40 * 1600 / 4
+
+
 def test_what_is_stored_follows_from_models_and_rows(full):
     weights = 4 * parameters(full.model("dnabert2-117m"))
     path = f"finetune/{RUN}/config.json"
@@ -77,5 +105,5 @@ def test_what_is_stored_follows_from_models_and_rows(full):
     assert running_bytes(full, "score_variants", scores) == 0
     checkpoint = "checkpoints/dnabert2-117m/config.json"
     assert stored_bytes(full, "fetch_checkpoint", checkpoint, {}) == 2 * weights  # in the cache too
-    assert stored_bytes(full, "download_genome_file", "downloads/x.fna.gz", SIZES) == 938e6
+    assert stored_bytes(full, "download_genome_file", "downloads/GRCh38.fna.gz", SIZES) == 938e6
     assert stored_bytes(full, "build_tables", "tables/auroc.tsv", SIZES) == 0

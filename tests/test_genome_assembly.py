@@ -1,7 +1,7 @@
 import pytest
 
 from longscale.errors import LongscaleError
-from longscale.genome.assembly import AssemblyReport, read_aliases, write_aliases
+from longscale.genome.assembly import AssemblyReport, fasta_aliases, read_aliases, write_aliases
 
 COMMENT = "# Assembly name: toy\n# Sequence-Name\tSequence-Role\n"
 ROWS = """\
@@ -59,6 +59,23 @@ def test_a_contig_always_stands_for_itself(tmp_path):
     named_like_a_contig = changed(RANDOM, 0, "chr1")
     aliases = AssemblyReport.read(write_report(tmp_path, named_like_a_contig, CHR1)).aliases()
     assert aliases["chr1"] == "chr1"
+
+
+def test_aliases_without_a_report_are_the_names_with_and_without_chr():
+    aliases = fasta_aliases(["chr1", "chrM", "GL1", "chr", "2", "chr2"])
+    assert aliases == {
+        **{"chr1": "chr1", "1": "chr1", "chrM": "chrM", "M": "chrM"},
+        **{"GL1": "GL1", "chrGL1": "GL1", "chr": "chr", "chrchr": "chr"},
+        **{"2": "2", "chr2": "chr2"},  # each its own, none the other's
+    }
+
+
+def test_the_order_of_aliases_is_that_of_the_report(tmp_path):
+    aliases = AssemblyReport.read(write_report(tmp_path, CHR1, NO_UCSC)).aliases()
+    assert [*aliases] == [
+        *("chr1", "1", "CM000663.2", "CM000663", "NC_000001.11", "NC_000001"),
+        *("KI28.1", "S2", "KI28"),
+    ]
 
 
 @pytest.mark.parametrize(

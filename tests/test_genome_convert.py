@@ -129,6 +129,44 @@ def test_uneven_lines_are_wrapped_at_the_first_width(tmp_path):
     assert (tmp_path / "out.fa.fai").read_text() == "chr1\t11\t6\t4\t5\nchr2\t2\t26\t2\t3\n"
 
 
+@pytest.mark.parametrize("width", [13, 50])
+def test_without_a_report_names_and_lines_stay(tmp_path, tool, width):
+    names = ["chr1", "chr6_apd_hap1", "chrM"]
+    sequences = {name: random_sequence(100 + 61 * n, n) for n, name in enumerate(names)}
+    lines = [
+        line
+        for name, sequence in sequences.items()
+        for line in (f">{name}", *(sequence[i : i + width] for i in range(0, 222, width)))
+        if line
+    ]
+    content = "\n".join([*lines, ""])
+    source = write_input(tmp_path, content.replace(">chrM", ">chrM NC_001807").encode())
+    fasta = tmp_path / "out.fa"
+    contigs = convert_assembly(source, None, fasta)
+    assert contigs == [(name, len(sequence)) for name, sequence in sequences.items()]
+    assert fasta.read_text() == content
+    expected = samtools_fai(tool("samtools"), fasta, tmp_path)
+    assert (tmp_path / "out.fa.fai").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b">chr1\nAC\n>chr2\nAC\n>chr1\nAC\n", "twice: chr1; expected a name of its own"),
+        (b">chr1\nAC\n>\nAC\n", "without a name: record 2"),
+        (b">chr1\n>chr2\nAC\n", "without a sequence: chr1"),
+        (b"chr1\nAC\n", "no FASTA header"),
+    ],
+)
+def test_without_a_report_each_record_needs_a_name_and_a_sequence(tmp_path, content, expected):
+    source = write_input(tmp_path, content)
+    with pytest.raises(LongscaleError) as caught:
+        convert_assembly(source, None, tmp_path / "out" / "out.fa")
+    assert str(caught.value).startswith(f"{source}: ")
+    assert expected in str(caught.value)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 def test_bgzip_plain_and_refseq_names(tmp_path, tool):
     sequence = random_sequence(300_000)
     content = fasta_text({"1": sequence}, 80)

@@ -333,6 +333,9 @@ def test_published_md5(tmp_path):
     assert published_md5(listing, "sub/x.fa.gz") == "0" * 32
     assert published_md5(listing, "y.fa.gz") == "1" * 32
     assert published_md5(listing, "z.fa.gz") == "a" * 32
+    ucsc = tmp_path / "md5sum.txt"  # as beside hg19.fa.gz: no folder, other files of like names
+    ucsc.write_text(f"{'2' * 32}  hg19.fa.gz.bgzip\n{MD5}  hg19.fa.gz\n{'3' * 32}  xhg19.fa.gz\n")
+    assert published_md5(ucsc, "hg19.fa.gz") == MD5
     with pytest.raises(LongscaleError, match=r"md5checksums\.txt: lists no MD5 for fa\.gz"):
         published_md5(listing, "fa.gz")
     with pytest.raises(LongscaleError, match=r"none\.txt: cannot be read"):

@@ -53,14 +53,14 @@ def source_of(study: Study, rule: str, path: str, sizes: Mapping[str, float]) ->
 
     `sizes`: of known files, in bytes, by their names.
     """
-    genome = study.config["genome"] or {}
     keys = {
         "download_md5checksums": "md5checksums",
         "download_genome_file": "fasta",
         "download_assembly_report": "assembly_report",
     }
     if rule in keys:
-        return _url(genome[keys[rule]], sizes) if genome[keys[rule]] else None
+        url = study.genomes[study.genome_of(path)][keys[rule]]
+        return _url(url, sizes) if url else None
     if rule == "download_task":
         return _lrb(study, Path(path).stem)
     if rule == "fetch_checkpoint":
@@ -72,11 +72,11 @@ def source_of(study: Study, rule: str, path: str, sizes: Mapping[str, float]) ->
     return None
 
 
-def genome_bytes(study: Study, sizes: Mapping[str, float]) -> float:
-    """Size of the genome as text."""
-    genome = study.config["genome"]
+def genome_bytes(study: Study, name: str, sizes: Mapping[str, float]) -> float:
+    """Size of a genome as text."""
+    genome = study.genomes[name]
     if genome["simulate"] is not None:
-        recipe = study.recipe
+        recipe = study.recipe(name)
         return recipe["chromosomes"] * recipe["loci_per_chromosome"] * recipe["locus_bp"]
     return PACKED * (_url(genome["fasta"], sizes).size or 0.0)
 
@@ -85,9 +85,9 @@ def stored_bytes(study: Study, rule: str, path: str, sizes: Mapping[str, float])
     """What the finished job leaves on the disk; 0 for what is small whatever the study."""
     load = load_of(study, rule, path)
     if rule in ("convert_ncbi2ucsc", "fold_genome"):
-        return genome_bytes(study, sizes)
-    if rule == "simulate_genome":
-        return genome_bytes(study, sizes) / PACKED
+        return genome_bytes(study, study.genome_of(path), sizes)
+    if rule in ("simulate_genome", "simulate_probe_genome"):
+        return genome_bytes(study, study.genome_of(path), sizes) / PACKED
     if rule == "score_variants":
         task, protocol = path.split("/")[1:3]
         row = KEY_BYTES + BYTES * len(study.config["study"]["rules"])

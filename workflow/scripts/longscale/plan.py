@@ -24,7 +24,7 @@ from longscale.workload import Load, Study, load_of
 STAGES = {
     "download": ("download_md5checksums", "download_genome_file", "download_assembly_report",
                  "download_task", "fetch_checkpoint"),
-    "genome": ("simulate_genome", "convert_ncbi2ucsc", "fold_genome"),
+    "genome": ("simulate_genome", "simulate_probe_genome", "convert_ncbi2ucsc", "fold_genome"),
     "variants": ("prepare_variants", "tabulate_variants", "check_windows", "assign_splits",
                  "export_windows", "measure_leaks", "audit_tokens", "compute_posterior"),
     "text": ("prepare_corpus", "build_mlm_tokenizer"),
@@ -68,8 +68,8 @@ def read_summary(text: str, results: str) -> list[Job]:
 # Rules with several outputs, and what of the path they have in common.
 _BY_FOLDER = {"pretrain", "finetune", "train_mlm", "fetch_checkpoint", "prepare_corpus",
               "measure_attention"}  # fmt: skip
-_BY_RULE = {"simulate_genome", "build_tables", "build_mlm_table", "tabulate_variants",
-            "measure_leaks", "audit_tokens"}  # fmt: skip
+_BY_RULE = {"simulate_genome", "simulate_probe_genome", "build_tables", "build_mlm_table",
+            "tabulate_variants", "measure_leaks", "audit_tokens"}  # fmt: skip
 _BY_STEM = {"convert_ncbi2ucsc", "prepare_variants", "check_windows", "assign_splits"}
 _ENDING = re.compile(r"(\.rejected|\.summary|\.dropped|\.aliases|\.fa)?\.[a-z]+$")
 

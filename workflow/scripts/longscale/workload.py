@@ -140,11 +140,27 @@ class Study:
         return limited(Rows(total[0] - dev, dev, total[1]), entry["limit"])
 
     @cached_property
-    def recipe(self) -> Mapping:
-        """`assembly` of the recipe of a simulated genome."""
+    def genomes(self) -> Mapping[str, Mapping]:
+        """The sections of all genomes of the run by name."""
         genome = self.config["genome"]
+        return {genome["name"]: genome, **self.config["genomes"]} if genome else {}
+
+    def genome_of(self, path: str) -> str:
+        """Name of the genome that a file in downloads/, genome/ or simulated/ belongs to."""
+        below = path.split("/")[1]
+        return max((name for name in self.genomes if f"{below}.".startswith(f"{name}.")), key=len)
+
+    def recipe(self, name: str) -> Mapping:
+        """`assembly` of the recipe of a simulated genome, with `tasks`, how many it carries.
+
+        `loci_per_chromosome` is that of all tasks together.
+        """
+        genome = self.genomes[name]
         recipe = yaml.safe_load(Path(genome["simulate"]).read_text())
-        return recipe["assembly"] | genome["assembly"] | {"tasks": len(recipe["tasks"])}
+        assembly = recipe["assembly"] | genome["assembly"] | {"tasks": len(recipe["tasks"])}
+        if name in self.config["genomes"]:  # the probe tasks' recipe counts the loci of each
+            assembly["loci_per_chromosome"] *= assembly["tasks"]
+        return assembly
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:
@@ -153,7 +169,7 @@ def limited(rows: Rows, limit: int | None) -> Rows:
 
 
 def _simulated_rows(study: Study, task: str) -> tuple[float, float]:  # noqa: ARG001
-    recipe = study.recipe
+    recipe = study.recipe(study.config["genome"]["name"])
     each = recipe["loci_per_chromosome"] / recipe["tasks"]
     train = recipe["chromosomes"] - recipe["test_chromosomes"]
     return each * train, each * recipe["test_chromosomes"]
