@@ -1,5 +1,7 @@
 """The workflow itself, run as a user runs it."""
 
+import gzip
+import hashlib
 import io
 import json
 import os
@@ -366,6 +368,80 @@ def test_a_genome_as_text(tmp_path):
     documents = pd.read_parquet(tmp_path / "results/genome_text/corpora/bases/documents.parquet")
     test = documents[documents["split"] == "test"]["document"]
     assert test.str.startswith("chr7:").all()
+
+
+@pytest.fixture
+def further(tmp_path):
+    """A configuration with a genome in UCSC's layout and the simulated one of the probe tasks."""
+    bases = "".join(np.random.default_rng(1).choice(list("ACGTacgtN"), 430))
+    lines = [bases[i : i + 50] for i in range(0, 430, 50)]
+    text = "\n".join([">chr1", *lines, ">chrM", *lines[:3], ""])
+    packed = gzip.compress(text.encode(), mtime=0)
+    (tmp_path / "hg19.fa.gz").write_bytes(packed)
+    md5 = hashlib.md5(packed).hexdigest()
+    (tmp_path / "md5sum.txt").write_text(f"{'0' * 32}  hg19.2bit\n{md5}  hg19.fa.gz\n")
+    config = yaml.safe_load((ROOT / "config/test.yaml").read_text())
+    url = tmp_path.as_uri()
+    small = {"chromosomes": 3, "test_chromosomes": 1, "loci_per_chromosome": 4}
+    config["genomes"] = {
+        "hg19": {"fasta": f"{url}/hg19.fa.gz", "md5checksums": f"{url}/md5sum.txt"},
+        "sim2": {"simulate": "resources/simulated_probe.yaml", "assembly": small},
+    }
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path, text, packed
+
+
+def test_further_genomes_stand_beside_the_first(further, tmp_path):
+    path, text, packed = further
+    folder = tmp_path / "results/test/genome"
+    targets = [f"results/test/genome/{name}.bases" for name in ("hg19", "sim2")]
+    run = rules_run(snakemake(tmp_path, *targets, configs=(path,)))
+    assert {name: run.count(name) for name in run} == {
+        **{"simulate_probe_genome": 1, "download_md5checksums": 2, "download_genome_file": 2},
+        **{"download_assembly_report": 1, "convert_ncbi2ucsc": 2, "fold_genome": 2},
+    }
+    assert (folder / "hg19.fa").read_text() == text
+    assert (folder / "hg19.fa.fai").read_text() == "chr1\t430\t6\t50\t51\nchrM\t150\t451\t50\t51\n"
+    assert (folder / "hg19.aliases.tsv").read_text() == (
+        "alias\tcontig\nchr1\tchr1\n1\tchr1\nchrM\tchrM\nM\tchrM\n"
+    )
+    assert json.loads((folder / "hg19.json").read_text()) == {
+        "source": (tmp_path / "hg19.fa.gz").as_uri(),
+        "source_md5": hashlib.md5(packed).hexdigest(),
+        "genome_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "contigs": 2,
+        "bp": 580,
+    }
+    bases = (folder / "hg19.bases").read_bytes()
+    assert "".join(text.split("\n")[1:10]).upper().encode() in bases
+    simulated = tmp_path / "results/test/simulated/sim2"
+    recipe = yaml.safe_load((ROOT / "resources/simulated_probe.yaml").read_text())
+    for task in recipe["tasks"]:
+        assert (simulated / task / "rows.csv").stat().st_size
+        assert (simulated / f"{task}.truth.npz").stat().st_size
+    assert json.loads((folder / "sim2.json").read_text())["contigs"] == 5
+    code, planned = plan(tmp_path, path)
+    assert code == 0
+    dry_run = snakemake(tmp_path, "--dry-run", "--quiet", "rules", configs=(path,))
+    assert counted(planned) == counted(dry_run)
+    assert counted(planned)["convert_ncbi2ucsc"] == 1  # the first genome's
+
+
+def test_further_genomes_are_planned_and_checked(further, tmp_path):
+    path, _, packed = further
+    code, planned = plan(tmp_path, path)
+    assert code == 0
+    assert counted(planned)["convert_ncbi2ucsc"] == 3
+    assert f"0 kB  {(tmp_path / 'hg19.fa.gz').as_uri()}" in planned
+    (tmp_path / "hg19.fa.gz").write_bytes(packed[:-1] + b"?")
+    target = "results/test/genome/hg19.fa"
+    code, output = snakemake(tmp_path, target, configs=(path,), check=False)
+    assert code != 0
+    assert "MD5" in output
+    assert "Traceback" not in output
+    assert not (tmp_path / "results/test/downloads/hg19.fna.gz").exists()
+    assert not (tmp_path / target).exists()
 
 
 def test_own_text_as_documented_is_read_again_where_it_changes(tmp_path):
