@@ -62,6 +62,8 @@ rule download_md5checksums:
         results("downloads/{genome}.md5checksums.txt"),
     log:
         logs("download_md5checksums/{genome}"),
+    wildcard_constraints:
+        genome=one_of(genomes_with("md5checksums")),
     conda:
         CONDA_ENV
     resources:
@@ -76,7 +78,7 @@ rule download_md5checksums:
 rule download_genome_file:
     input:
         source=simulated_input("fasta"),
-        md5checksums=md5checksums(),
+        md5checksums=md5checksums,
     output:
         results("downloads/{genome}.{kind}.gz"),
     log:
@@ -97,12 +99,13 @@ rule download_genome_file:
 use rule download_genome_file as download_assembly_report with:
     input:
         source=simulated_input("assembly_report"),
-        md5checksums=md5checksums(),
+        md5checksums=md5checksums,
     output:
         results("downloads/{genome}.{kind}.txt"),
     log:
         logs("download_assembly_report/{genome}.{kind}"),
     wildcard_constraints:
+        genome=one_of(genomes_with("assembly_report")),
         kind="assembly_report",
     params:
         url=genome_key("assembly_report"),
@@ -111,7 +114,7 @@ use rule download_genome_file as download_assembly_report with:
 rule convert_ncbi2ucsc:
     input:
         fasta=results("downloads/{genome}.fna.gz"),
-        report=assembly_report(),
+        report=assembly_report,
     output:
         fasta=results("genome/{genome}.fa"),
         fai=results("genome/{genome}.fa.fai"),

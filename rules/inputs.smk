@@ -48,24 +48,21 @@ def simulated_input(key):
     return simulated
 
 
-def download_where(key, path):
-    """A download of a genome, where its source has one: simulated, or named by `key`."""
-
-    def download(wildcards):
-        genome = GENOMES[wildcards.genome]
-        return results(path.format(**wildcards)) if genome["simulate"] or genome[key] else []
-
-    return download
+def genomes_with(key):
+    """The genomes that have a source `key`: simulated, or named in the configuration."""
+    return [name for name, genome in GENOMES.items() if genome["simulate"] or genome[key]]
 
 
-def md5checksums():
+def md5checksums(wildcards):
     """The published MD5 sums of an assembly, where there are any."""
-    return download_where("md5checksums", "downloads/{genome}.md5checksums.txt")
+    has_sums = wildcards.genome in genomes_with("md5checksums")
+    return results(f"downloads/{wildcards.genome}.md5checksums.txt") if has_sums else []
 
 
-def assembly_report():
+def assembly_report(wildcards):
     """The assembly report, for all but genomes that keep the names in their FASTA."""
-    return download_where("assembly_report", "downloads/{genome}.assembly_report.txt")
+    has_report = wildcards.genome in genomes_with("assembly_report")
+    return results(f"downloads/{wildcards.genome}.assembly_report.txt") if has_report else []
 
 
 def genome_files():
