@@ -62,6 +62,7 @@ def test_outputs_of_one_job_are_one_job():
         *outputs("convert_ncbi2ucsc", "genome/G.1.fa", "genome/G.1.fa.fai", "genome/G.1.json"),
         *outputs("prepare_variants", "variants/a.x.parquet", "variants/a.x.rejected.tsv"),
         *outputs("prepare_variants", "variants/a.y.parquet", "variants/a.y.summary.json"),
+        *outputs("assign_splits", *(f"splits/a.x/paired.{e}" for e in ("json", "left_out.tsv"))),
         *training(1000),
         *training(2000),
         *outputs("build_tables", "tables/auroc.tsv", "tables/auroc.html"),
@@ -70,10 +71,10 @@ def test_outputs_of_one_job_are_one_job():
     )  # fmt: skip
     jobs = read_summary(text, "r")
     assert [job.rule for job in jobs] == [
-        "convert_ncbi2ucsc", "prepare_variants", "prepare_variants", "finetune", "finetune",
-        "build_tables", "score_variants", "score_variants",
+        "convert_ncbi2ucsc", "prepare_variants", "prepare_variants", "assign_splits", "finetune",
+        "finetune", "build_tables", "score_variants", "score_variants",
     ]  # fmt: skip
-    assert [job.to_do for job in jobs] == [True] * 7 + [False]
+    assert [job.to_do for job in jobs] == [True] * 8 + [False]
     with pytest.raises(LongscaleError, match="no summary"):
         read_summary("nothing", "r")
 

@@ -71,7 +71,7 @@ _BY_FOLDER = {"pretrain", "finetune", "train_mlm", "fetch_checkpoint", "prepare_
 _BY_RULE = {"simulate_genome", "build_tables", "build_mlm_table", "tabulate_variants",
             "measure_leaks", "audit_tokens"}  # fmt: skip
 _BY_STEM = {"convert_ncbi2ucsc", "prepare_variants", "check_windows", "assign_splits"}
-_ENDING = re.compile(r"(\.rejected|\.summary|\.dropped|\.aliases|\.fa)?\.[a-z]+$")
+_ENDING = re.compile(r"(\.rejected|\.summary|\.dropped|\.left_out|\.aliases|\.fa)?\.[a-z]+$")
 
 
 def job_key(rule: str, path: str) -> str:
