@@ -37,8 +37,8 @@ plan: .venv/installed ## what a run would still do: make plan CONFIG=config/grch
 
 test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
 
-test-unit: .venv/installed-dev ## the unit tests
-	$(BIN)/pytest -m "not e2e" -q
+test-unit: .venv/installed-dev ## the unit tests, a process per core
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" -q --numprocesses auto --dist loadfile
 
 test-e2e: .venv/installed-dev ## the runs of the workflow itself
 	$(BIN)/pytest -m e2e -q

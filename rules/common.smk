@@ -43,7 +43,7 @@ wildcard_constraints:
     task=one_of(config["tasks"]),
     corpus=one_of(config["corpora"]),
     model=one_of(config["models"]),
-    protocol="[a-z-]+",
+    protocol=one_of(schema["$defs"]["study"]["properties"]["protocols"]["items"]["enum"]),
     attention=r"dot|cos-matched|cos[0-9]+(\.[0-9]+)?(-released)?",
     scheme="[a-z-]+",
     seed="[0-9]+",
