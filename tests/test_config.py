@@ -319,6 +319,7 @@ def test_further_genomes_need_no_report_but_a_first_one():
     assert filled["genomes"]["h"] == UCSC | {
         "assembly_report": None,
         "truncated": False,
+        "genes": None,
         "simulate": None,
         "assembly": {},
     }

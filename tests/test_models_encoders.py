@@ -14,11 +14,11 @@ from transformers import BertConfig, BertForMaskedLM
 
 from longscale.attention.geometry import BASE
 from longscale.errors import LongscaleError
+from longscale.models.adapters import ENCODERS
 from longscale.models.characters import train_bases
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2ForMaskedLM, DNABERT2Model
 from longscale.models.encoders import (
-    ENCODERS,
     encoder_files,
     has_masked_lm,
     load_encoder,

@@ -237,12 +237,12 @@ def test_work_adds_and_multiplies():
     assert sum([Work(1, 2), Work(3, 4)], NO_WORK) * 2 == Work(8, 12)
 
 
-@pytest.mark.parametrize(
-    "name", ["sim_eqtl", "sim_interval", "sim_multilabel", "sim_rna", "sim_cage"]
-)
+SIMULATED = probe_tasks(ProbeRecipe.read(ROOT / "resources/simulated_probe.yaml"))
+
+
+@pytest.mark.parametrize("name", SIMULATED)
 def test_a_simulated_probe_task_has_the_size_of_its_generator(study, name):
-    recipe = ProbeRecipe.read(ROOT / "resources/simulated_probe.yaml")
-    task = probe_tasks(recipe)[name]
+    task = SIMULATED[name]
     size = study.probe_task(name)
     if task.kind != "profile":  # whose split is random
         assert (size.rows - size.test, size.test) == task.rows

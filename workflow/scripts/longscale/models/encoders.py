@@ -1,10 +1,9 @@
 """Frozen encoders: windows of bases in, hidden states with their places in bp out.
 
-An encoder of any architecture is an object of the protocol `Encoder`; `ENCODERS` says which module
-makes it. To add one, write a module in `adapters/` and a row here.
+An encoder of any architecture is an object of the protocol `Encoder`, which a module in `adapters/`
+makes. To add one, write a module there and a row of `adapters.ENCODERS`.
 """
 
-import importlib
 import json
 import tempfile
 from collections.abc import Iterable
@@ -59,16 +58,6 @@ class Encoder(Protocol):
         ...
 
 
-ENCODERS = {
-    "dnabert2": "longscale.models.adapters.dnabert2",
-    "gau-alpha": "longscale.models.adapters.gau_alpha",
-    "nucleotide-transformer": "longscale.models.adapters.nucleotide_transformer",
-    "hyenadna": "longscale.models.adapters.hyenadna",
-    "huggingface": "longscale.models.adapters.huggingface",
-    "enformer": "longscale.models.adapters.enformer",
-}
-
-
 def load_encoder(
     architecture: str, folder: str | Path, *, logits: bool = False, device: str = "cpu"
 ) -> Encoder:
@@ -77,11 +66,13 @@ def load_encoder(
     Raises `LongscaleError` for an architecture that is not in `ENCODERS`, and as the architecture's
     own loading does.
     """
+    from longscale.models.adapters import ENCODERS  # they import this module
+
     if architecture not in ENCODERS:
         raise LongscaleError(
             f"architecture: {architecture!r} has no encoder; known are {', '.join(ENCODERS)}"
         )
-    encoder = importlib.import_module(ENCODERS[architecture]).load(Path(folder), logits=logits)
+    encoder = ENCODERS[architecture](Path(folder), logits=logits)
     encoder.model.to(device).eval().requires_grad_(False)
     return encoder
 
