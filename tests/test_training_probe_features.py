@@ -2,6 +2,8 @@
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from longscale.errors import LongscaleError
@@ -43,7 +45,8 @@ def write(frame, tmp_path):
 
 
 def test_a_variant_serves_all_its_tissues_and_what_is_unmatched_is_told(tmp_path, rows, features):
-    found = read_features(write(features, tmp_path), rows.sample(frac=1, random_state=2))
+    shuffled = rows.sample(frac=1, random_state=2)
+    found = read_features(write(features, tmp_path), shuffled, leave_out_missing=True)
     assert found.names == ("gc", "distance")
     assert (found.rows, found.pieces, found.width) == (4, 1, 2)
     np.testing.assert_array_equal(found.matched, [True, True, True, False])
@@ -58,9 +61,27 @@ def test_with_tissues_each_row_finds_its_own(tmp_path, rows, features):
     mine = pd.concat(
         [features.iloc[[1]].assign(tissue=t, gc=g) for t, g in [("lung", 1), ("x", 2)]]
     )
-    found = read_features(write(mine, tmp_path), rows)
+    found = read_features(write(mine, tmp_path), rows, leave_out_missing=True)
     np.testing.assert_array_equal(found.matched, [False, True, False, False])
     assert found.values[1, 0, 0] == 1
+
+
+def with_lists(frame, lists):
+    return frame.drop(columns=["gc", "distance"]).assign(state=lists)
+
+
+@pytest.mark.parametrize("kind", ["list", "fixed"])
+def test_one_column_of_lists_is_the_same_as_many_of_numbers(tmp_path, rows, features, kind):
+    columns = read_features(write(features[:2], tmp_path), rows[:3])
+    lists = with_lists(features, features[["gc", "distance"]].to_numpy(float).tolist())
+    table = pa.Table.from_pandas(lists[:2], preserve_index=False)
+    if kind == "fixed":
+        state = pa.array(lists["state"][:2].tolist(), pa.list_(pa.float32(), 2))
+        table = table.set_column(table.column_names.index("state"), "state", state)
+    pq.write_table(table, tmp_path / "lists.parquet", row_group_size=1)
+    found = read_features(tmp_path / "lists.parquet", rows[:3])
+    np.testing.assert_array_equal(found.values, columns.values)
+    assert found.names == ("state[0]", "state[1]")
 
 
 def test_a_whole_match_says_nothing(tmp_path, rows, features):
@@ -70,6 +91,15 @@ def test_a_whole_match_says_nothing(tmp_path, rows, features):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        (lambda frame: frame, "1 of the task's 4 rows have no features, first of them chr2 30 G A"),
+        (lambda frame: frame.assign(pos=1.5), "column 'pos' is double, whole numbers"),
+        (lambda frame: frame.assign(ref=["A", None, "C"]), "row 2: column 'ref' is empty"),
+        (lambda frame: frame.assign(gc=1e300), "column 'gc' must hold finite numbers"),
+        (lambda frame: frame.assign(gc=[[1.0]] * 3), "'gc' holds lists and stands beside 1 other"),
+        (lambda frame: with_lists(frame, [[1, 2], [3], [4, 5]]), "row 2: .* a list of 1 numbers"),
+        (lambda frame: with_lists(frame, [[1, 2], None, [4, 5]]), "row 2: .* a list of 0 numbers"),
+        (lambda frame: with_lists(frame, [[], [], []]), "row 1: .* one or more are expected"),
+        (lambda frame: with_lists(frame, [[1], [np.nan], [2]]), "'state' must hold finite numbers"),
         (lambda frame: frame.drop(columns="pos"), "column 'pos' is missing"),
         (lambda frame: frame[["contig", "pos", "ref", "alt"]], "no column holds a feature"),
         (lambda frame: frame.assign(gc="high"), "column 'gc' must hold finite numbers"),
