@@ -20,9 +20,7 @@ LENGTHS = (12_000, 24_000, 48_000)
 
 def make_table():
     rows = [
-        lrb_row(
-            context_bp=bp, rule=rule, extension=ext, model=model, value=0.7 + i / 100, ceiling=0.9
-        )
+        lrb_row(context_bp=bp, model=model, value=0.7 + i / 100, ceiling=0.9, **place)
         for model in ("nt", "gau")
         for i, bp in enumerate(LENGTHS)
         for place in ARMS

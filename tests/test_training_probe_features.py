@@ -7,6 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from longscale.errors import LongscaleError
+from longscale.evaluation.lrb_table import (
+    ProbeCell,
+    TaskFiles,
+    build_leaderboard,
+    build_lrb_table,
+)
+from longscale.training.probe import ProbeSettings, run_probe
 from longscale.training.probe_features import read_features
 
 
@@ -114,3 +121,35 @@ def test_a_file_that_cannot_be_used(tmp_path, rows, features, change, sentence):
     (tmp_path / "mine.parquet").write_text("contig,pos")
     with pytest.raises(LongscaleError, match="not a readable parquet file"):
         read_features(tmp_path / "mine.parquet", rows)
+
+
+def test_a_features_file_is_probed_and_lands_in_the_leaderboard(tmp_path):
+    """A feature that tells the label, among noise, in float32 only: 1e6 is no float16."""
+    n, rng = 300, np.random.default_rng(0)
+    contig = rng.choice(["chr1", "chr2", "chr3", "chr9"], n)
+    rows = pd.DataFrame(
+        {
+            "row": np.arange(n),
+            "contig": contig,
+            "anchor": rng.permutation(10**6)[:n],
+            "ref": "A",
+            "alt": "C",
+            "tissue": rng.choice(["liver", "lung"], n),
+            "strand": "",
+            "split": np.where(contig == "chr9", "test", "train"),
+        }
+    )
+    labels = rng.integers(0, 2, (n, 1)).astype(np.float32)
+    mine = rows[["contig", "ref", "alt"]].assign(pos=rows["anchor"] + 1)
+    mine["state"] = list(np.stack([1e6 * labels[:, 0], rng.normal(size=n)], axis=1))
+    found = read_features(write(mine.sample(frac=1, random_state=1), tmp_path), rows)
+    cell = ProbeCell.from_path(tmp_path / "t/mine/0/none/none")
+    settings = ProbeSettings(epochs=20, learning_rate=1e-2, batch=16, folds=2)
+    options = {"kind": "variant", "outputs": ["label"], "context_bp": 0, "settings": settings}
+    run_probe(rows, found, labels, cell.path, **options, report=lambda line: None)
+    rows.to_parquet(tmp_path / "t.parquet")
+    np.save(tmp_path / "t.labels.npy", labels)
+    files = TaskFiles(tmp_path / "t.parquet", tmp_path / "t.labels.npy")
+    table = build_lrb_table([cell], {"t": files}, resamples=20, report=lambda line: None)
+    best = build_leaderboard(table).iloc[0]
+    assert best[["model", "context_bp", "metric", "value"]].tolist() == ["mine", 0, "auroc", 1]
