@@ -22,7 +22,7 @@ KIND_TITLES = {
 OTHER = "Other tasks"
 NOTE = (
     "Means over folds on the test rows; in brackets the 95% interval (bootstrap over folds and "
-    "genomic blocks). Rows are ordered by the task's first metric. `ceiling` is what the best "
+    "genomic blocks). Rows are ordered by the task's first metric. The ceiling is what the best "
     "possible prediction reaches in that metric, where the data are simulated. Published: numbers "
     "of the benchmark's paper, which come without intervals and were measured by others."
 )
