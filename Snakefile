@@ -32,6 +32,12 @@ if MLM:
     include: "rules/mlm.smk"
 
 
+if PROBE:
+
+    include: "rules/probe_inputs.smk"
+    include: "rules/probe.smk"
+
+
 rule all:
     default_target: True
     input:

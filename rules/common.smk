@@ -26,8 +26,8 @@ except LongscaleError as error:
 # Not a setting of any result: their provenance does not name it.
 ON_CODE_CHANGE = config.pop("on_code_change")
 
-# Each may be absent: a run has the variant branch, the masked-LM branch, or both.
-STUDY, GENOME, MLM = config["study"], config["genome"], config["mlm"]
+# Each may be absent: a run has the variant branch, the masked-LM branch, the probe stage, or several.
+STUDY, GENOME, MLM, PROBE = (config[key] for key in ("study", "genome", "mlm", "probe"))
 
 # All genomes of the run by name: GENOME, which both branches use, and further ones.
 GENOMES = {GENOME["name"]: GENOME, **config["genomes"]} if GENOME else {}
@@ -79,4 +79,4 @@ def more_each_attempt(amount):
 def final_targets():
     """What a plain `snakemake` makes."""
     targets = (auroc_targets() if STUDY else []) + (mlm_targets() if MLM else [])
-    return targets + (further_genomes() if GENOME else [])
+    return targets + (lrb_targets() if PROBE else []) + (further_genomes() if GENOME else [])

@@ -172,6 +172,29 @@ def write_cage(folder: Path, contigs: dict[str, int]) -> None:
     names.to_csv(folder / "label_mapping.csv")
 
 
+def write_whole_cage(folder: Path, contigs: dict[str, int], task) -> None:
+    """The profile `task` (a row of PROBE_TASKS) with its own shape and names of files; of the rows
+    of each split the first SHARD_ROWS are there."""
+    rng = np.random.default_rng(8)
+    (folder / task.files["shards"]).mkdir(parents=True)
+    shape, span = (1, task.bins, task.outputs), task.bins * task.bin_bp
+    rows = []
+    for path in task.shards():
+        split, first, last = Path(path).stem.split("-")[1:]
+        present = range(int(first), min(int(last) + 1, SHARD_ROWS[split]))
+        arrays = {
+            f"target-{split}-{i}.npy": rng.gamma(1, 9, shape).astype(np.float32) for i in present
+        }
+        np.savez(folder / path, **arrays)
+        for i in present:
+            start = int(rng.integers(2_000, 5_000))
+            rows.append({"chrom": rng.choice(list(contigs)), "start": start, "stop": start + span,
+                         "split": split, "npy_idx": i})  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / task.files["rows"], index=False)
+    names = pd.DataFrame({"description": [f"CAGE:{i}" for i in range(task.outputs)]})
+    names.to_csv(folder / task.files["names"])
+
+
 def write_mirror(folder: Path, bases_of, contigs: dict[str, int]) -> None:
     """All tasks, few rows."""
     write_variants(folder, bases_of, contigs)

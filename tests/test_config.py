@@ -27,7 +27,7 @@ SMALL = {
     "models": {"tiny": {}},
     "study": {"tasks": ["sim_near"], "models": ["tiny"], "train_bp": [256], "eval_bp": [512]},
 }
-# Both branches, every section.
+# All branches, every section.
 WHOLE = SMALL | {
     "genomes": {"h": {"simulate": "resources/simulated_probe.yaml"}},
     "models": {"tiny": {}, "gau": {"architecture": "gau-alpha"}},
@@ -41,6 +41,7 @@ WHOLE = SMALL | {
         "trainings": [{"attentions": ["dot"]}],
         "arms": [{"schemes": ["rope"]}],
     },
+    "probe": {"tasks": ["sim_eqtl"], "models": ["tiny"], "context_bp": [256]},
 }
 FREE = ("genome.simulate", "genomes.<name>.simulate", "models.<name>.architecture")  # given above
 
@@ -208,7 +209,7 @@ def test_fill_defaults_leaves_what_it_does_not_know():
         ),
         ("genome.name", "a/b", "genome.name is 'a/b', which does not have the form asked for"),
         ("genome", None, "key 'genome' is missing (`study` needs one)"),
-        ("study", None, "there is neither `study` nor `mlm`; one of the two branches must be"),
+        ("study", None, "there is neither `study` nor `mlm` nor `probe`; one of them must be"),
         ("genome.name", None, "key 'name' is missing in genome"),
         ("study.eval_bp", None, "key 'eval_bp' is missing in study"),
         ("tasks.sim_near", {}, "key 'source' is missing in tasks.sim_near"),
@@ -327,7 +328,7 @@ def test_further_genomes_need_no_report_but_a_first_one():
 
 def test_a_further_simulated_genome_has_a_recipe_of_probe_tasks(tmp_path):
     def config(path):
-        return {"genome": None, "tasks": {}, "genomes": {"h": {"simulate": path}}}
+        return {"genome": None, "tasks": {}, "genomes": {"h": {"simulate": path}}, "probe": None}
 
     other = ROOT / "resources/simulated.yaml"
     with pytest.raises(LongscaleError, match=r"mine.yaml: genomes.h.simulate is .*no recipe of p"):
@@ -362,13 +363,14 @@ def folders(tmp_path, monkeypatch):
     return here, repository
 
 
-def files_config(recipe, path, tokenizer, text=None, probe_recipe=None):
+def files_config(recipe, path, tokenizer, text=None, probe_recipe=None, features=None):
     return {
         "genome": {"simulate": recipe},
         "genomes": {"h": {"simulate": probe_recipe}},
         "tasks": {"own": {"path": path}},
         "corpora": {"mine": {"path": text}},
         "models": {"tiny": {"tokenizer": tokenizer}},
+        "probe": {"features": {"other": {"eqtl": features}}},
     }
 
 
@@ -395,6 +397,10 @@ def test_files_are_looked_for_here_and_then_in_the_repository(folders):
         (files_config(None, None, "/none"), "models.tiny.tokenizer is /none"),
         (files_config(None, None, None, None, "none"), "genomes.h.simulate is none"),
         (files_config(None, None, None, "none/*.txt"), r"corpora.mine.path is none/\*.txt"),
+        (
+            files_config(None, None, None, None, None, "none.parquet"),
+            "probe.features.other.eqtl is none.parquet",
+        ),
     ],
 )
 def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
@@ -406,7 +412,7 @@ def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("tasks: {near: {}}\n")
     tasks = {"near": {"source": "simulated"}, "neer": {"source": "simulated"}}
-    config = {"genome": {"simulate": str(recipe)}, "genomes": {}, "tasks": tasks}
+    config = {"genome": {"simulate": str(recipe)}, "genomes": {}, "tasks": tasks, "probe": None}
     with pytest.raises(LongscaleError, match=r"mine.yaml: tasks.neer .*no such task .*: near"):
         check_recipe(config, "mine.yaml")
     del tasks["neer"]
@@ -469,6 +475,87 @@ def test_a_mistake_in_the_masked_lm_branch(path, value, sentence):
         place = place[key]
     place[last] = value
     assert sentence in complaint(config)
+
+
+# --- the probe stage ---------------------------------------------------------------------------
+
+NT = {"architecture": "nucleotide-transformer", "checkpoint": "lab/nt"}
+DNA = {"source": "genome", "document_bp": 9, "test_contigs": ["chr1"], "dev_contigs": ["chr2"]}
+
+
+def probed(path, value):
+    """WHOLE with a model that is rotary and one that needs a checkpoint, changed at a path."""
+    config = copy.deepcopy(WHOLE)
+    config["models"] |= {"nt": NT, "bare": {"architecture": "hyenadna"}}
+    config["probe"]["models"] = ["tiny", "nt"]
+    *parents, last = path.split(".")
+    place = config
+    for key in parents:
+        place = place.setdefault(key, {})
+    place[last] = value
+    return config
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("genomes", {}, "probe.tasks names 'sim_eqtl', which the benchmark does not have"),
+        ("probe.tasks", ["bulk_rna_expression"], "bulk_rna_expression has places on hg19, for whi"),
+        ("probe.models", ["none"], "probe.models names 'none', which `models` does not describe"),
+        ("probe.models", ["bare"], "models.bare is hyenadna, which needs a checkpoint"),
+        ("probe.models", ["gau"], "models.gau has no checkpoint: it is trained on a corpus"),
+        ("study", None, "models.tiny has no checkpoint, and without `study` none is pretrained"),
+        ("probe.arms", [{"rules": ["infoscal"]}], "probe.arms.0.rules: rule: 'infoscal' is not"),
+        ("probe.arms", [{"rules": ["entropy-matched"]}], "which the probe stage does not run"),
+        ("probe.arms", [{"rules": ["infoscale-released"]}], "which the probe stage does not run"),
+        ("probe.arms", [{"context_bp": [512]}], "probe.arms.0.context_bp has 512, which probe.con"),
+        ("probe.arms", [{"models": ["gau"]}], "probe.arms.0.models names 'gau', which `probe.mod"),
+        ("probe.arms", [{"tasks": ["x"]}], "probe.arms.0.tasks names 'x', which `probe.tasks` doe"),
+        ("probe.arms", [{"extensions": ["ntk"]}], "which tiny (dnabert2) cannot be run with; name"),
+        ("probe.zero_shot.tasks", ["x"], "probe.zero_shot.tasks names 'x', which `probe.tasks`"),
+        ("probe.features", {"f": {"x": "f.parquet"}}, "probe.features.f names 'x', which `probe."),
+        ("probe.features", {"nt": {"sim_eqtl": "f"}}, "probe.features.nt has the name of a model"),
+        ("probe.train", {"fold": 3}, "unknown key 'fold' in probe.train; did you mean 'folds'?"),
+    ],
+)
+def test_a_mistake_in_the_probe_stage(path, value, sentence):
+    assert sentence in complaint(probed(path, value))
+
+
+def test_a_task_of_the_benchmark_needs_its_genome():
+    config = probed("probe.tasks", ["variant_effect_causal_eqtl"])
+    check_config(config, SCHEMA, "own.yaml")
+    config["probe"]["genomes"] = {"hg38": "q"}
+    assert "probe.genomes names 'q', which `genomes` does not describe" in complaint(config)
+
+
+def test_models_of_the_probe_stage_may_come_from_the_other_branches():
+    config = probed("probe.corpus", "dna")
+    config["corpora"]["dna"] = DNA
+    config["probe"]["models"] = ["tiny", "gau", "nt"]
+    config["probe"]["arms"] = [{"models": ["gau", "nt"], "extensions": ["ntk"]}]
+    check_config(config, SCHEMA, "own.yaml")
+    config["probe"]["corpus"] = "docs"
+    assert "probe.corpus is 'docs', which is no genome" in complaint(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "sentence"),
+    [
+        ("probe.tasks", ["sim_eqlt"], r"probe.tasks names 'sim_eqlt', .*did you mean 'sim_eqtl'"),
+        ("probe.zero_shot.tasks", ["sim_rna"], "zero_shot.tasks names 'sim_rna', which is no task"),
+        ("probe.features", {"f": {"sim_rna": "f"}}, "features.f names 'sim_rna', which is no task"),
+    ],
+)
+def test_simulated_tasks_are_held_against_their_recipe(path, value, sentence):
+    config = probed(path, value)
+    if path != "probe.tasks":
+        config["probe"]["tasks"].append("sim_rna")
+    for genome in (config["genome"], config["genomes"]["h"]):
+        genome["simulate"] = str(ROOT / genome["simulate"])
+    filled = check_config(config, SCHEMA, "own.yaml")
+    with pytest.raises(LongscaleError, match=sentence):
+        check_recipe(filled, "own.yaml")
 
 
 def test_each_branch_runs_without_the_other():

@@ -21,6 +21,9 @@ def read_study(name, results):
     config = check_config(config, read_schema(ROOT / "config/schema.yaml"), name)
     if config["genome"]["simulate"]:
         config["genome"]["simulate"] = str(ROOT / "resources/simulated.yaml")
+    for genome in config["genomes"].values():
+        if genome["simulate"]:
+            genome["simulate"] = str(ROOT / "resources/simulated_probe.yaml")
     return Study(config, results)
 
 
@@ -107,3 +110,35 @@ def test_what_is_stored_follows_from_models_and_rows(full):
     assert stored_bytes(full, "fetch_checkpoint", checkpoint, {}) == 2 * weights  # in the cache too
     assert stored_bytes(full, "download_genome_file", "downloads/GRCh38.fna.gz", SIZES) == 938e6
     assert stored_bytes(full, "build_tables", "tables/auroc.tsv", SIZES) == 0
+
+
+def test_the_benchmark_is_counted_file_by_file(tmp_path):
+    study = read_study("lrb.yaml", tmp_path)
+    path = "variant_effect_causal_eqtl/All_Tissues.csv"
+    eqtl = source_of(study, "download_probe_file", f"downloads/probe/{path}", {})
+    assert eqtl.name.endswith(f"genomics-long-range-benchmark (main): {path}")
+    assert eqtl.size == 7e6
+    rna = "downloads/probe/bulk_rna_expression/gene_coordinates.csv"
+    assert source_of(study, "download_probe_file", rna, {}).size == pytest.approx(100e6 / 3)
+    shards = "downloads/probe/cage_prediction/targets_subset"
+    assert source_of(study, "download_probe_shards", shards, {}).size == 7e9
+    table = "downloads/probe/cage_prediction/label_mapping.csv"
+    assert source_of(study, "download_probe_file", table, {}).size == 0
+    genes = source_of(study, "download_genes", "downloads/GRCh38.genes.gtf.gz", {"x": 1})
+    assert genes == Source(study.config["genome"]["genes"], None)
+    model = source_of(study, "fetch_encoder", "encoders/nt-v2-50m", {})
+    assert "nucleotide-transformer-v2-50m" in model.name
+
+
+def test_embeddings_labels_and_predictions_are_stored(tmp_path):
+    study = read_study("lrb.yaml", tmp_path)
+    cell = "nt-v2-50m/12000/none/none"
+    eqtl = f"embeddings/variant_effect_causal_eqtl/{cell}/index.json"
+    assert stored_bytes(study, "embed_rows", eqtl, {}) == (88_717 + 8_846) * 2 * 512 * 2
+    cage = f"embeddings/cage_prediction/{cell}/index.json"
+    rows = 33_891 + 2_195 + 1_922
+    assert stored_bytes(study, "embed_rows", cage, {}) == rows * 93 * 512 * 2
+    labels = "probe/rows/cage_prediction.labels.npy"
+    assert stored_bytes(study, "prepare_probe_rows", labels, {}) == rows * 896 * 50 * 2
+    predictions = f"probe/cage_prediction/{cell}/predictions.parquet"
+    assert stored_bytes(study, "train_probe", predictions, {}) == 1_922 * 93 * 50 * 5 * 4

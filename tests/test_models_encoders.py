@@ -1,6 +1,7 @@
 """Frozen encoders, against the models and the text of one window at a time."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -16,7 +17,15 @@ from longscale.errors import LongscaleError
 from longscale.models.characters import train_bases
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2ForMaskedLM, DNABERT2Model
-from longscale.models.encoders import ENCODERS, load_encoder, pool_states, set_extension
+from longscale.models.encoders import (
+    ENCODERS,
+    encoder_files,
+    has_masked_lm,
+    load_encoder,
+    open_encoder,
+    pool_states,
+    set_extension,
+)
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from longscale.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM
 from longscale.models.nucleotide_transformer import (
@@ -213,6 +222,32 @@ def test_what_a_model_cannot_do_is_one_sentence(folders, name, rule, extension, 
 
     with pytest.raises(LongscaleError, match=sentence):
         configure()
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_checkpoint_may_lie_in_several_folders(folders, tmp_path, name):
+    """As the run's own do: weights here, tokenizer there. A folder stands for its files."""
+    paths = []
+    for number, path in enumerate(folders[name].iterdir()):
+        moved = tmp_path / str(number) / path.name
+        moved.parent.mkdir()
+        shutil.copyfile(path, moved)
+        paths.append(moved)
+    assert encoder_files([folders[name]]) == sorted(folders[name].iterdir())
+    states = []
+    for files in (paths, [folders[name]]):
+        encoder = open_encoder(name, files)
+        ids, mask = encoder.tokenise(WINDOWS).pad(np.arange(len(WINDOWS)), encoder.pad_id)
+        states.append(encoder.hidden(torch.from_numpy(ids), torch.from_numpy(mask)))
+    assert torch.equal(*states)
+
+
+def test_who_is_a_masked_language_model(folders, tmp_path):
+    found = {name: has_masked_lm(name, [folder]) for name, folder in folders.items()}
+    assert found == dict.fromkeys(SAVED, True) | {"hyenadna": False}
+    assert not has_masked_lm("enformer", [tmp_path])
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["BertModel"]}))
+    assert not has_masked_lm("huggingface", [tmp_path])
 
 
 def test_an_unknown_architecture_is_one_sentence(tmp_path):

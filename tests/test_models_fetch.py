@@ -7,13 +7,15 @@ import pytest
 import safetensors.torch
 import torch
 from hub_server import COMMIT, serve_hub
+from test_models_encoders import SAVED
 from tokenizers import Tokenizer
 
 from longscale.errors import LongscaleError
 from longscale.files import checksum
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2ForMaskedLM
-from longscale.models.fetch import fetch_checkpoint
+from longscale.models.encoders import load_encoder
+from longscale.models.fetch import ENCODER_FILES, fetch_checkpoint, fetch_encoder
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 
 ARCHITECTURE = {
@@ -196,4 +198,63 @@ def test_a_broken_vocabulary_is_one_sentence_and_leaves_nothing(files, tmp_path)
     local = put(tmp_path / "local", files[GAU] | {"vocab.txt": b"[PAD]\na\na\n"})
     with pytest.raises(LongscaleError, match=r"vocab\.txt, line 3: the token 'a'"):
         fetch_checkpoint(str(local), tmp_path / "out", report=quiet)
+    assert not (tmp_path / "out").exists()
+
+
+# --- further encoders ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    """Repositories of the further encoders, as their saving leaves them."""
+    found = {}
+    for name in ("nucleotide-transformer", "hyenadna", "huggingface"):
+        folder = tmp_path_factory.mktemp(name)
+        SAVED[name](folder)
+        found[f"lab/{name}"] = {path.name: path.read_bytes() for path in folder.iterdir()}
+    return found
+
+
+@pytest.mark.parametrize("name", ["nucleotide-transformer", "hyenadna", "huggingface"])
+@pytest.mark.parametrize("where", ["hub", "folder", "pickle"])
+def test_an_encoder_arrives_with_what_its_tokenizer_needs(
+    encoders, tmp_path, monkeypatch, name, where
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    files = dict(encoders[f"lab/{name}"])
+    files |= {"tokenizer_config.json": b'{"auto_map": {}}'} if name == "hyenadna" else {}
+    if where == "pickle":
+        torch.save(safetensors.torch.load(files.pop("model.safetensors")), tmp_path / "bin")
+        files["pytorch_model.bin"] = (tmp_path / "bin").read_bytes()
+    local = put(tmp_path / "local", files)
+    with serve_hub({f"lab/{name}": files}) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        source = str(local) if where == "folder" else f"lab/{name}"
+        fetch_encoder(source, tmp_path / "out", name, report=quiet)
+    encoder, expected = load_encoder(name, tmp_path / "out"), load_encoder(name, local)
+    state = encoder.model.state_dict()
+    for key, value in expected.model.state_dict().items():
+        assert torch.equal(state[key], value)
+    assert getattr(encoder, "cls", None) == getattr(expected, "cls", None)
+    assert not (tmp_path / "out" / "pytorch_model.bin").exists()
+    assert (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_further_encoders_are_those_without_a_checkpoint_of_the_other_branches():
+    assert set(ENCODER_FILES) == {"nucleotide-transformer", "hyenadna", "huggingface", "enformer"}
+
+
+@pytest.mark.parametrize("where", ["hub", "folder"])
+@pytest.mark.parametrize("missing", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_encoder_that_lacks_something_is_one_sentence(
+    encoders, tmp_path, monkeypatch, where, missing
+):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    files = {k: v for k, v in encoders["lab/huggingface"].items() if k != missing}
+    local = put(tmp_path / "local", files)
+    with serve_hub({"lab/huggingface": files}) as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        source = str(local) if where == "folder" else "lab/huggingface"
+        with pytest.raises(LongscaleError, match=missing):
+            fetch_encoder(source, tmp_path / "out", "huggingface", report=quiet)
     assert not (tmp_path / "out").exists()

@@ -22,6 +22,8 @@ from longscale.workload import KINDS, SAME_KIND
 
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATION = read_calibration(ROOT / "resources/calibration.json")
+PROBE_ROWS = (".parquet", ".labels.npy", ".labels.json", ".rejected.tsv")
+CELL = "sim_eqtl/nt-v2-50m/12000/none/none"
 RUN = "variant_effect_causal_eqtl/paired/dnabert2-117m/{}/dot/seed1"
 
 
@@ -64,6 +66,10 @@ def test_outputs_of_one_job_are_one_job():
         *outputs("prepare_variants", "variants/a.y.parquet", "variants/a.y.summary.json"),
         *outputs("assign_splits", *(f"splits/a.x/paired.{e}" for e in ("json", "left_out.tsv"))),
         *outputs("simulate_probe_genome", "simulated/s/genes.gtf", "simulated/s/task"),
+        *outputs("prepare_probe_rows", *(f"probe/rows/t.1{e}" for e in PROBE_ROWS)),
+        *outputs("prepare_probe_rows", *(f"probe/rows/t.2{e}" for e in PROBE_ROWS)),
+        *outputs("train_probe", f"probe/{CELL}/predictions.parquet", f"probe/{CELL}/folds.json"),
+        *outputs("score_zero_shot", f"probe/{CELL}/zero_shot.parquet"),
         *training(1000),
         *training(2000),
         *outputs("build_tables", "tables/auroc.tsv", "tables/auroc.html"),
@@ -73,12 +79,27 @@ def test_outputs_of_one_job_are_one_job():
     jobs = read_summary(text, "r")
     assert [job.rule for job in jobs] == [
         "convert_ncbi2ucsc", "prepare_variants", "prepare_variants", "assign_splits",
-        "simulate_probe_genome", "finetune", "finetune", "build_tables",
+        "simulate_probe_genome", "prepare_probe_rows", "prepare_probe_rows", "train_probe",
+        "score_zero_shot", "finetune", "finetune", "build_tables",
         "score_variants", "score_variants",
     ]  # fmt: skip
-    assert [job.to_do for job in jobs] == [True] * 9 + [False]
+    assert [job.to_do for job in jobs] == [True] * 13 + [False]
     with pytest.raises(LongscaleError, match="no summary"):
         read_summary("nothing", "r")
+
+
+def test_the_disk_that_embeddings_take_is_told(tmp_path):
+    study = read_study("lrb.yaml", tmp_path)
+    cell = "bulk_rna_expression/nt-v2-50m/12000/none/none"
+    plan = plan_of(
+        study,
+        *outputs("embed_rows", f"embeddings/{cell}/index.json"),
+        *outputs("train_probe", f"probe/{cell}/predictions.parquet", f"probe/{cell}/folds.json"),
+    )
+    assert plan.embedded == (22_827 + 990) * 512 * 2
+    assert plan.stored == plan.embedded + 990 * 218 * 5 * 4
+    assert plan.parts["embeddings"].gpu_h > 0
+    assert "24 MB of it embeddings" in render(plan, CALIBRATION, "Plan", 0)
 
 
 def test_what_is_finished_is_not_counted(full):

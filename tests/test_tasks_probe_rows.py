@@ -23,6 +23,7 @@ from longscale.tasks.probe_rows import (
     read_names,
     read_rows,
     read_tss_distances,
+    read_variant_rows,
     variant_rows,
     write_profile_labels,
     write_rows,
@@ -396,3 +397,28 @@ def test_the_omim_table_stays_under_two_gigabytes(tmp_path):
     for step, small in peaks[0].items():
         per_row = (peaks[1][step] - small) / (sizes[1] - sizes[0])
         assert small + per_row * (whole - sizes[0]) < benchmark.LIMIT_MIB, step
+
+
+@pytest.mark.parametrize("name", ["variant_effect_causal_eqtl", "variant_effect_pathogenic_omim"])
+def test_a_variant_task_is_read_in_one_go_with_one_ledger(mirror, tmp_path, name):
+    """The same as in two steps; each row of the file is a row of the task or in the ledger."""
+    task = PROBE_TASKS[name]
+    table = pd.read_csv(mirror.folder / task.files["rows"])
+    table.loc[0, "REF"] = {"A": "C", "C": "A", "G": "A", "T": "A"}[table.loc[0, "REF"][0]]
+    table.loc[1, "POS"] = 20  # its pool leaves the contig, if its base is the reference at all
+    table.loc[1, "REF"] = mirror.genome.fetch(table.loc[1, "CHROM"], 19, 20).tobytes().decode()
+    table.loc[1, "ALT"] = table.loc[1, "REF"] + "A"
+    path = tmp_path / "table.csv"
+    table.to_csv(path, index=False)
+    found = read_variant_rows(task, path, mirror.genome, {}, gene_starts=STARTS)
+    assert found.rejected["reason"].tolist() == ["reference_mismatch", "out_of_bounds"]
+    assert found.rejected["line"].tolist() == [2, 3]
+    assert found.counts == {"rows": 40, "accepted": 38, "rejected": 2}
+    columns = {key: column for key, column in task.columns.items() if key != "tss_distance"}
+    accepted = accept_variants(read_variants(path, columns), mirror.genome, {}).accepted
+    distances = read_tss_distances(path, EQTL_TSS_COLUMN) if "eqtl" in name else None
+    stepwise = variant_rows(
+        task, accepted, mirror.genome, tss_distances=distances, gene_starts=STARTS
+    )
+    pd.testing.assert_frame_equal(found.rows, stepwise.rows)
+    assert np.array_equal(found.labels, stepwise.labels)

@@ -24,7 +24,7 @@ from longscale.tasks.probe_rows import (
     variant_rows,
     write_profile_labels,
 )
-from longscale.tasks.probe_tasks import EQTL_TSS_COLUMN
+from longscale.tasks.probe_tasks import EQTL_TSS_COLUMN, PROBE_TASKS
 from longscale.tasks.simulated import Recipe
 from longscale.tasks.simulated_probe import (
     ACCESSION,
@@ -32,6 +32,8 @@ from longscale.tasks.simulated_probe import (
     ProbeRecipe,
     Truth,
     best_prediction,
+    ceiling_table,
+    find_task,
     probe_tasks,
     simulate,
     write_simulation,
@@ -219,6 +221,26 @@ def test_the_best_prediction_is_the_mean_over_all_that_may_be_hidden(small, name
                 expected = expected_by_hand(truth, row, context_bp, with_tissue)
                 assert np.allclose(found[row], expected, atol=1e-12)
     assert (~truth.visible(context_bp)).sum(axis=1).min() <= 5
+
+
+def test_a_ceiling_is_the_best_prediction_of_the_test_rows(small):
+    for one in small.tasks.values():
+        rows, names = one.found.rows, one.found.names
+        shuffled = rows.iloc[::-1]  # rows are found by their line, not by their order
+        table = ceiling_table(one.truth, shuffled, names, 256)
+        best = best_prediction(one.truth, 256)
+        test = rows.index[rows["split"] == "test"]
+        assert len(table) == len(test) * one.task.bins
+        for line in table.sample(min(len(table), 50), random_state=1).itertuples(index=False):
+            of_row = best[line.row][getattr(line, "bin", 0)]
+            assert list(line)[-len(names) :] == of_row.tolist()
+        assert set(table["row"]) == set(test)
+        assert ("bin" in table) == (one.task.kind == "profile")
+
+
+def test_a_task_is_found_by_its_name(small):
+    assert find_task("bulk_rna_expression") is PROBE_TASKS["bulk_rna_expression"]
+    assert find_task("sim_rna", RECIPE, SMALL) == small.tasks["sim_rna"].task
 
 
 def test_labels_follow_the_truth_as_often_as_the_penetrance_says(whole):

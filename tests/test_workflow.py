@@ -20,6 +20,7 @@ import yaml
 from hub_server import serve_hub
 
 from longscale.evaluation.compare import AUROC_COLUMNS
+from longscale.evaluation.lrb_table import read_lrb_table
 from longscale.evaluation.mlm_scores import read_mlm_scores
 from longscale.evaluation.mlm_table import read_mlm_table
 from longscale.evaluation.scores import read_scores
@@ -46,6 +47,11 @@ HEADLINE = [
     *("auroc", "auroc_lo", "auroc_hi", "delta", "delta_lo", "delta_hi", "verdict"),
     *("auprc", "accuracy", "f1", "mcc", "precision", "recall", "ceiling", "flags"),
 ]
+# Run in test_workflow_probe.py.
+OF_THE_BENCHMARK = {
+    *("download_probe_file", "download_probe_shards", "download_genes", "fetch_encoder"),
+    "train_probe_on_features",
+}
 SCORE = "results/test/scores/sim_near/paired/dnabert2-tiny/256/dot/seed1/256.parquet"
 
 
@@ -148,6 +154,19 @@ def test_every_allele_is_accepted_or_in_the_ledger(finished):
     assert told["task"].tolist() == ["sim_near", "sim_far"]
     assert told.iloc[1]["cut_by_limit"] == len(rejected)
     assert (folder / "results/test/tables/variants.html").exists()
+
+
+def test_a_simulated_probe_task_has_probe_zero_shot_scores_and_ceiling(finished):
+    folder, _ = finished
+    table = read_lrb_table(folder / "results/test/tables/lrb.tsv")
+    assert set(table["task"]) == {"sim_eqtl"}
+    assert set(table["rule"]) == {"infoscale"}
+    table = table.set_index("metric")
+    assert {"auroc", "auprc", "accuracy", "auroc_llr", "auroc_cosine"} <= set(table.index)
+    assert table.loc["auroc", "folds"] == 2
+    assert 0.8 < table.loc["auroc", "ceiling"] <= 1
+    assert table.loc["auroc_llr", "folds"] == 0
+    assert table["n"].eq(10 * 3).all()  # loci of the test chromosome, tissues
 
 
 def test_a_second_run_does_nothing(finished):
@@ -309,6 +328,7 @@ def test_all_rules_run_with_a_task_and_a_checkpoint_from_a_hub(finished, tmp_pat
         set(rules_run(first_output))
         | set(rules_run(output))
         | {"export_windows", "export_scores", "measure_entropy_at", "measure_attention_at"}
+        | OF_THE_BENCHMARK
     )
     assert set(listed) - ran == set()
 
@@ -598,12 +618,14 @@ def test_asked_to_exactly_the_rules_that_use_it_run_again(edited):
     [
         (
             "longscale/training/pretrain.py",
-            "pretrain finetune measure_entropy score_variants build_tables plot_auroc",
+            "pretrain finetune measure_entropy score_variants build_tables plot_auroc"
+            " embed_rows train_probe score_zero_shot build_lrb_table",
         ),
         (
             "longscale/training/mlm.py",
             "train_mlm measure_attention score_mlm score_mlm_longest build_mlm_table plot_mlm",
         ),
+        ("longscale/training/probe.py", "train_probe score_zero_shot build_lrb_table"),
         ("longscale/report/plots.py", "plot_auroc plot_documents plot_mlm"),
         ("longscale/config.py", ""),
     ],
@@ -614,8 +636,11 @@ def test_an_edit_of_a_module_concerns_the_rules_that_use_it_and_no_others(
     """Of a finished run of everything: the rules that use the module, and what reads from them."""
     folder, (_, root) = tmp_path / "run", prepared
     shutil.copytree(finished[0], folder)
-    # The copy of the workflow reads the recipe that the run was made with.
-    recipe = {"genome": {"simulate": str(ROOT / "resources/simulated.yaml")}}
+    # The copy of the workflow reads the recipes that the run was made with.
+    recipe = {
+        "genome": {"simulate": str(ROOT / "resources/simulated.yaml")},
+        "genomes": {"simprobe": {"simulate": str(ROOT / "resources/simulated_probe.yaml")}},
+    }
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     configs = ("config/test.yaml", tmp_path / "recipe.yaml")
     path, dry_run = root / "workflow/scripts" / module, ("--dry-run", *RERUN)

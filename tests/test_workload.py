@@ -16,6 +16,7 @@ from longscale.models.dnabert2 import (
     DNABERT2Model,
 )
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
+from longscale.tasks.simulated_probe import ProbeRecipe, probe_tasks
 from longscale.training.lora import add_lora
 from longscale.workload import (
     KINDS,
@@ -25,6 +26,7 @@ from longscale.workload import (
     Work,
     count_lines,
     dnabert2_forward,
+    encoder_forward,
     finetune_step,
     gau_forward,
     load_of,
@@ -42,6 +44,7 @@ SHAPE = {
 FINETUNE = "finetune/sim_near/paired/dnabert2-small/160/dot/seed1/config.json"
 SCORE = "scores/sim_near/paired/dnabert2-small/160/dot/seed1/{}.parquet"
 MLM = "mlm/cpython-docs/gau-alpha-small/64/dot/rope/seed1"
+PROBE = "sim_eqtl/dnabert2-small/256/none/none"
 EXAMPLES = {
     "pretrain": "pretrain/simgenome/dnabert2-small/dot/seed1/config.json",
     "finetune": FINETUNE,
@@ -52,6 +55,9 @@ EXAMPLES = {
     "measure_attention": f"{MLM}/entropy.tsv",
     "measure_attention_at": f"{MLM}/entropy_matched.96.json",
     "score_mlm": f"{MLM}/fixed-target/512.parquet",
+    "embed_rows": f"embeddings/{PROBE}/index.json",
+    "train_probe": f"probe/{PROBE}/predictions.parquet",
+    "score_zero_shot": f"probe/{PROBE}/zero_shot.parquet",
 }
 
 
@@ -65,6 +71,7 @@ def study(tmp_path):
     config = yaml.safe_load((ROOT / "config/config.yaml").read_text())
     config = check_config(config, read_schema(ROOT / "config/schema.yaml"), "demo")
     config["genome"]["simulate"] = str(ROOT / "resources/simulated.yaml")
+    config["genomes"]["simprobe"]["simulate"] = str(ROOT / "resources/simulated_probe.yaml")
     return Study(config, tmp_path)
 
 
@@ -152,6 +159,8 @@ def test_every_kind_of_job_has_work(study):
         ("score_mlm", ("corpora", "cpython-docs", "test_documents"), 24),
         ("score_variants", ("study", "rules"), ["none"] * 8),
         ("measure_attention", ("corpora", "cpython-docs", "dev_documents"), 8),
+        ("score_zero_shot", ("probe", "zero_shot", "both_strands"), True),
+        ("train_probe", ("probe", "train", "folds"), 10),
     ],
 )
 def test_twice_the_work_is_twice_the_work(study, rule, keys, value):
@@ -226,3 +235,41 @@ def test_bases_in_a_token_of_dnabert2(study):
 
 def test_work_adds_and_multiplies():
     assert sum([Work(1, 2), Work(3, 4)], NO_WORK) * 2 == Work(8, 12)
+
+
+@pytest.mark.parametrize(
+    "name", ["sim_eqtl", "sim_interval", "sim_multilabel", "sim_rna", "sim_cage"]
+)
+def test_a_simulated_probe_task_has_the_size_of_its_generator(study, name):
+    recipe = ProbeRecipe.read(ROOT / "resources/simulated_probe.yaml")
+    task = probe_tasks(recipe)[name]
+    size = study.probe_task(name)
+    if task.kind != "profile":  # whose split is random
+        assert (size.rows - size.test, size.test) == task.rows
+    assert size.rows == sum(task.rows)
+    assert (size.bins, size.bin_bp or None) == (task.bins, task.bin_bp)
+    assert (size.outputs, size.hidden_layers) == (task.outputs, task.hidden_layers)
+    assert size.pieces(256) == {"variant": 2, "profile": 2}.get(task.kind, 1)
+
+
+def test_probe_rows_are_estimated_until_they_are_counted(study):
+    cage = study.probe_task("cage_prediction")
+    assert cage.rows == 33_891 + 2_195 + 1_922
+    assert (cage.pieces(12_000), cage.pieces(1 << 20)) == (93, 896)
+    folder = study.results / "probe/rows"
+    folder.mkdir(parents=True)
+    (folder / "cage_prediction.labels.json").write_text(json.dumps({"accepted": cage.rows / 2}))
+    counted = study.probe_task("cage_prediction")
+    assert (counted.rows, counted.test) == (cage.rows / 2, cage.test / 2)
+
+
+def test_tokens_of_a_context_follow_the_architecture(study):
+    model = study.config["models"]["dnabert2-small"]
+    expected = {"nucleotide-transformer": 2001, "hyenadna": 12_001, "enformer": 1536}
+    for architecture, tokens in expected.items():
+        other = model | {"architecture": architecture}
+        found = changed(study, "models", "dnabert2-small", value=other)
+        assert found.encoder_tokens("dnabert2-small", 12_000) == tokens
+    assert study.encoder_tokens("gau-alpha-dna", 12_000) == 12_000
+    assert encoder_forward(SHAPE | {"architecture": "hyenadna"}, 9).attention == 0
+    assert encoder_forward(SHAPE, 9) == dnabert2_forward(SHAPE, 9)

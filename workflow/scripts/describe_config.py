@@ -16,6 +16,7 @@ HEAD = """# Configuration
 | --- | --- |
 | `config.yaml` | the default: an embedded demonstration, no network, ten minutes on two cores |
 | `grch38.yaml` | the full study: GRCh38, DNABERT-2-117M, causal eQTL, ClinVar, OMIM |
+| `lrb.yaml` | the Genomics Long-Range Benchmark on frozen embeddings, all tasks, several models |
 | `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
 | `own_variants.yaml` | an example for a variant file of your own, on the demo's genome |
 | `mlm.yaml` | the masked-LM study on text: hours on two cores, no network |

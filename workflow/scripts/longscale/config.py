@@ -22,7 +22,16 @@ from longscale.attention.positions import POSITION_SCHEMES, position_scheme
 from longscale.attention.released import RELEASED_CHOICE
 from longscale.attention.rules import LENGTH_RULES, length_rule
 from longscale.errors import LongscaleError
+from longscale.probe_cells import (
+    MADE_IN_THE_RUN,
+    WITH_ROTARY,
+    WITH_RULES,
+    genome_of_task,
+    kind_of_task,
+    simulated_genome,
+)
 from longscale.tasks.lrb import LRB_TASKS
+from longscale.tasks.probe_tasks import PROBE_TASKS
 
 # A number like 256.0 is an integer to JSON Schema, but would stand as 256.0 in result paths.
 VALIDATOR = jsonschema.validators.extend(
@@ -139,9 +148,9 @@ def check_config(config: dict, schema: dict, name: str) -> dict:
 
 def check_references(config: dict, name: str) -> None:
     """What a schema cannot say: names that must exist, keys that go together."""
-    if config["study"] is None and config["mlm"] is None:
+    if not any(config[branch] for branch in ("study", "mlm", "probe")):
         raise LongscaleError(
-            f"{name}: there is neither `study` nor `mlm`; one of the two branches must be described"
+            f"{name}: there is neither `study` nor `mlm` nor `probe`; one of them must be described"
         )
     if config["study"] is not None:
         check_study(config, name)
@@ -149,6 +158,8 @@ def check_references(config: dict, name: str) -> None:
     check_genomes(config, name)
     if config["mlm"] is not None:
         check_mlm(config, name)
+    if config["probe"] is not None:
+        check_probe(config, name)
 
 
 def check_known(
@@ -323,6 +334,94 @@ def check_mlm_arms(mlm: dict, number: int, row: dict, name: str) -> None:
             )
 
 
+def check_probe(config: dict, name: str) -> None:
+    """The probe stage; simulated tasks are held against their recipe later (`check_recipe`)."""
+    if config["genome"] is None:
+        raise LongscaleError(f"{name}: key 'genome' is missing (`probe` needs one)")
+    probe = config["probe"]
+    for task in probe["tasks"]:
+        if task not in PROBE_TASKS and simulated_genome(config) is None:
+            raise LongscaleError(
+                f"{name}: probe.tasks names {task!r}, which the benchmark does not have (it has:"
+                f" {', '.join(PROBE_TASKS)}){nearest(task, PROBE_TASKS)}; for a simulated task,"
+                " describe its genome in `genomes`"
+            )
+        genome = genome_of_task(config, task)
+        if genome not in (config["genome"]["name"], *config["genomes"]):
+            raise LongscaleError(
+                f"{name}: {task} has places on {PROBE_TASKS[task].genome}, for which"
+                f" probe.genomes names {genome!r}, which `genomes` does not describe"
+            )
+    check_known(probe["models"], config["models"], "probe.models", "models", name)
+    for model in probe["models"]:
+        check_probe_model(config, model, name)
+    for number, row in enumerate(probe["arms"]):
+        check_probe_arm(config, f"probe.arms.{number}", row, name)
+    for item, files in probe["features"].items():
+        check_known(files, probe["tasks"], f"probe.features.{item}", "probe.tasks", name)
+        if item in config["models"]:
+            raise LongscaleError(f"{name}: probe.features.{item} has the name of a model")
+    check_known(
+        probe["zero_shot"]["tasks"], probe["tasks"], "probe.zero_shot.tasks", "probe.tasks", name
+    )
+
+
+def check_probe_model(config: dict, model: str, name: str) -> None:
+    """A model to embed with has a checkpoint, or is trained by another branch of the run."""
+    entry, probe = config["models"][model], config["probe"]
+    if entry["checkpoint"] is not None:
+        return
+    key = f"{name}: models.{model}"
+    if entry["architecture"] not in MADE_IN_THE_RUN:
+        raise LongscaleError(f"{key} is {entry['architecture']}, which needs a checkpoint")
+    if entry["architecture"] == "dnabert2":
+        check_heads(entry, f"models.{model}", name)
+        if config["study"] is None:
+            raise LongscaleError(
+                f"{key} has no checkpoint, and without `study` none is pretrained in this run"
+            )
+        return
+    if probe["corpus"] is None or config["mlm"] is None:
+        raise LongscaleError(
+            f"{key} has no checkpoint: it is trained on a corpus (probe.corpus) with the settings"
+            " of `mlm`, and one of the two is missing"
+        )
+    check_known([probe["corpus"]], config["corpora"], "probe.corpus", "corpora", name)
+    if config["corpora"][probe["corpus"]]["source"] != "genome":
+        raise LongscaleError(f"{name}: probe.corpus is {probe['corpus']!r}, which is no genome")
+    check_corpus(config, probe["corpus"], name)
+
+
+def check_probe_arm(config: dict, key: str, row: dict, name: str) -> None:
+    """One entry of probe.arms: what it names is there, and its models can be run like that."""
+    probe = config["probe"]
+    check_names(row["rules"], length_rule, LENGTH_RULES, f"{key}.rules", name)
+    for rule in row["rules"]:
+        if LENGTH_RULES[rule].released or LENGTH_RULES[rule].measured:
+            raise LongscaleError(
+                f"{name}: {key}.rules has {rule!r}, which the probe stage does not run: it has"
+                " neither defects of the released code nor measured multipliers"
+            )
+    for part in ("tasks", "models"):
+        check_known(row[part] or [], probe[part], f"{key}.{part}", f"probe.{part}", name)
+    for length in row["context_bp"] or []:
+        if length not in probe["context_bp"]:
+            raise LongscaleError(
+                f"{name}: {key}.context_bp has {length}, which probe.context_bp does not have"
+            )
+    for model in row["models"] or probe["models"]:
+        architecture = config["models"][model]["architecture"]
+        for wanted, allowed, what in (
+            (row["rules"], WITH_RULES, "rules"),
+            (row["extensions"], WITH_ROTARY, "extensions"),
+        ):
+            if set(wanted) - {"none"} and architecture not in allowed:
+                raise LongscaleError(
+                    f"{name}: {key}.{what} has more than 'none', which {model} ({architecture})"
+                    f" cannot be run with; name the others in {key}.models ({', '.join(allowed)})"
+                )
+
+
 def check_corpus(config: dict, corpus: str, name: str) -> None:
     """Each source of a corpus asks for keys of its own."""
     entry = config["corpora"][corpus]
@@ -383,6 +482,8 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
     named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
     named += [(entry, "path", f"corpora.{c}.path") for c, entry in config["corpora"].items()]
+    features = config["probe"]["features"] if config["probe"] else {}
+    named += [(row, t, f"probe.features.{f}.{t}") for f, row in features.items() for t in row]
     for section, key, full_key in named:
         path = section[key]
         if path is None or _is_there(path):
@@ -424,3 +525,24 @@ def check_recipe(config: dict, name: str) -> None:
                 f"{name}: genomes.{item}.simulate is {genome['simulate']}, which is no recipe of"
                 " probe tasks (each of those has a `kind`, as in resources/simulated_probe.yaml)"
             )
+    if config["probe"] is not None:
+        check_probe_recipe(config, name)
+
+
+def check_probe_recipe(config: dict, name: str) -> None:
+    """Simulated probe tasks must be in their recipe; some keys are for tasks of variants alone."""
+    probe, genome = config["probe"], simulated_genome(config)
+    recipe = recipe_tasks(config["genomes"][genome]["simulate"]) if genome else {}
+    check_known(
+        [task for task in probe["tasks"] if task not in PROBE_TASKS],
+        recipe,
+        "probe.tasks",
+        f"genomes.{genome}.simulate",
+        name,
+    )
+    named = {"probe.zero_shot.tasks": probe["zero_shot"]["tasks"]}
+    named |= {f"probe.features.{item}": files for item, files in probe["features"].items()}
+    for key, tasks in named.items():
+        for task in tasks:
+            if kind_of_task(task, recipe) != "variant":
+                raise LongscaleError(f"{name}: {key} names {task!r}, which is no task of variants")

@@ -1,13 +1,16 @@
 """What a job downloads and what it stores, before it has run: sizes are estimates."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from longscale.tasks.lrb import LRB_REPOSITORY, LRB_TASKS
-from longscale.workload import Study, load_of, parameters
+from longscale.tasks.probe_tasks import PROBE_TASKS
+from longscale.workload import PLACE, Study, load_of, parameters
 
 BYTES = 4  # of a stored number
+HALF_BYTES = 2  # of a stored number of an embedding or of a profile
 TRAINING_BYTES = 12  # of a parameter in a checkpoint to resume from: weights and both moments
 KEPT_CHECKPOINTS = 3  # while a training runs: the two newest and the best
 KEY_BYTES = 12  # of a row of a score file: which variant it is
@@ -40,6 +43,18 @@ def _lrb(study: Study, task: str) -> Source:
     return Source(name, row.megabytes * 1e6)
 
 
+def _probe_file(study: Study, path: str) -> Source:
+    """A file (or the folder of shards) of a probe task, which shares the task's size."""
+    revision = study.config["probe"]["revision"]
+    task = next(task for task in PROBE_TASKS.values() if path in task.files.values())
+    size = task.megabytes * 1e6
+    if task.shard_rows:  # next to which its tables are small
+        size *= path == task.files["shards"]
+    else:
+        size /= len(task.files)
+    return Source(f"Hugging Face dataset {LRB_REPOSITORY} ({revision}): {path}", size)
+
+
 def _checkpoint(study: Study, model: str) -> Source:
     entry = study.config["models"][model]
     size = weights_bytes(study, model)
@@ -63,7 +78,11 @@ def source_of(study: Study, rule: str, path: str, sizes: Mapping[str, float]) ->
         return _url(url, sizes) if url else None
     if rule == "download_task":
         return _lrb(study, Path(path).stem)
-    if rule == "fetch_checkpoint":
+    if rule in ("download_probe_file", "download_probe_shards"):
+        return _probe_file(study, path.removeprefix("downloads/probe/"))
+    if rule == "download_genes":
+        return _url(study.genomes[study.genome_of(path)]["genes"], sizes)
+    if rule in ("fetch_checkpoint", "fetch_encoder"):
         return _checkpoint(study, path.split("/")[1])
     if rule == "prepare_corpus" and study.config["corpora"][path.split("/")[1]]["source"] == (
         "wanjuan"
@@ -81,6 +100,33 @@ def genome_bytes(study: Study, name: str, sizes: Mapping[str, float]) -> float:
     return PACKED * (_url(genome["fasta"], sizes).size or 0.0)
 
 
+def embedding_bytes(study: Study, path: str) -> float:
+    """Embeddings of a task: of each row its pieces, as float16."""
+    at = re.match(f"embeddings/{PLACE}", path).groupdict()
+    size, width = study.probe_task(at["task"]), study.model(at["model"])["hidden_size"]
+    return size.rows * size.pieces(int(at["context_bp"])) * width * HALF_BYTES
+
+
+def _label_bytes(study: Study, path: str) -> float:
+    size = study.probe_task(path.split("/")[2].partition(".")[0])
+    each = HALF_BYTES if size.bin_bp else BYTES
+    return size.rows * size.bins * size.outputs * each
+
+
+def _prediction_bytes(study: Study, path: str) -> float:
+    at = re.match(f"probe/{PLACE}", path).groupdict()
+    size = study.probe_task(at["task"])
+    positions = size.pieces(int(at["context_bp"])) if size.bin_bp else 1
+    return size.test * positions * size.outputs * study.config["probe"]["train"]["folds"] * BYTES
+
+
+PROBE_BYTES = {
+    "embed_rows": embedding_bytes,
+    "prepare_probe_rows": _label_bytes,
+    "train_probe": _prediction_bytes,
+}
+
+
 def stored_bytes(study: Study, rule: str, path: str, sizes: Mapping[str, float]) -> float:
     """What the finished job leaves on the disk; 0 for what is small whatever the study."""
     load = load_of(study, rule, path)
@@ -92,6 +138,8 @@ def stored_bytes(study: Study, rule: str, path: str, sizes: Mapping[str, float])
         task, protocol = path.split("/")[1:3]
         row = KEY_BYTES + BYTES * len(study.config["study"]["rules"])
         return study.rows(task, protocol).test * row
+    if rule in PROBE_BYTES:
+        return PROBE_BYTES[rule](study, path)
     if load and load.trains:
         return weights_bytes(study, load.model)
     source = source_of(study, rule, path, sizes)

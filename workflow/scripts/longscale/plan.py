@@ -18,12 +18,19 @@ from longscale.calibration import (
     logged,
 )
 from longscale.errors import LongscaleError
-from longscale.footprint import Source, running_bytes, source_of, stored_bytes
+from longscale.footprint import (
+    Source,
+    embedding_bytes,
+    running_bytes,
+    source_of,
+    stored_bytes,
+)
 from longscale.workload import Load, Study, load_of
 
 STAGES = {
     "download": ("download_md5checksums", "download_genome_file", "download_assembly_report",
-                 "download_task", "fetch_checkpoint"),
+                 "download_task", "download_probe_file", "download_probe_shards",
+                 "download_genes", "fetch_checkpoint", "fetch_encoder"),
     "genome": ("simulate_genome", "simulate_probe_genome", "convert_ncbi2ucsc", "fold_genome"),
     "variants": ("prepare_variants", "tabulate_variants", "check_windows", "assign_splits",
                  "export_windows", "measure_leaks", "audit_tokens", "compute_posterior"),
@@ -33,6 +40,8 @@ STAGES = {
     "entropies": ("measure_entropy", "measure_entropy_at", "measure_attention",
                   "measure_attention_at"),
     "scoring": ("score_variants", "score_mlm", "score_mlm_longest", "export_scores"),
+    "embeddings": ("prepare_probe_rows", "embed_rows"),
+    "probes": ("train_probe", "train_probe_on_features", "score_zero_shot", "compute_ceiling"),
 }  # fmt: skip
 LAST_STAGE = "tables, figures"
 HEADER = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan"
@@ -67,11 +76,14 @@ def read_summary(text: str, results: str) -> list[Job]:
 
 # Rules with several outputs, and what of the path they have in common.
 _BY_FOLDER = {"pretrain", "finetune", "train_mlm", "fetch_checkpoint", "prepare_corpus",
-              "measure_attention"}  # fmt: skip
+              "measure_attention", "train_probe", "train_probe_on_features"}  # fmt: skip
 _BY_RULE = {"simulate_genome", "simulate_probe_genome", "build_tables", "build_mlm_table",
-            "tabulate_variants", "measure_leaks", "audit_tokens"}  # fmt: skip
-_BY_STEM = {"convert_ncbi2ucsc", "prepare_variants", "check_windows", "assign_splits"}
-_ENDING = re.compile(r"(\.rejected|\.summary|\.dropped|\.left_out|\.aliases|\.fa)?\.[a-z]+$")
+            "build_lrb_table", "tabulate_variants", "measure_leaks", "audit_tokens"}  # fmt: skip
+_BY_STEM = {"convert_ncbi2ucsc", "prepare_variants", "check_windows", "assign_splits",
+            "prepare_probe_rows"}  # fmt: skip
+_ENDING = re.compile(
+    r"(\.rejected|\.summary|\.dropped|\.left_out|\.aliases|\.fa|\.labels)?\.[a-z]+$"
+)
 
 
 def job_key(rule: str, path: str) -> str:
@@ -127,6 +139,7 @@ class Plan:
     sources: list[Source]
     stored: float
     running: float
+    embedded: float
     bases: dict[Device, set[Correction | None]]
     guesses: list[str]
 
@@ -160,6 +173,7 @@ def make_plan(study: Study, jobs: Sequence[Job], calibration: Calibration) -> Pl
         [source for source in dict.fromkeys(sources) if source],
         sum(stored_bytes(study, job.rule, job.path, known) for job in to_do),
         max((running_bytes(study, job.rule, job.path) for job in to_do), default=0.0),
+        sum(embedding_bytes(study, job.path) for job in to_do if job.rule == "embed_rows"),
         bases,
         list(study.guesses),
     )
@@ -252,6 +266,8 @@ def _totals(plan: Plan) -> Iterable[str]:
 
 def _disk(plan: Plan) -> list[str]:
     line = f"Disk: about {bytes_text(plan.stored)} more" if plan.stored else "Disk: little more"
+    if plan.embedded:
+        line += f", {bytes_text(plan.embedded)} of it embeddings"
     if plan.running:
         line += f", and {bytes_text(plan.running)} for each training while it runs"
     return [line]

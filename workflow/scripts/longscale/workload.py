@@ -20,7 +20,9 @@ import yaml
 
 from longscale.arms import asked_arms, mlm_arms
 from longscale.attention.rules import LENGTH_RULES
+from longscale.probe_cells import simulated_genome
 from longscale.tasks.lrb import LRB_TASKS
+from longscale.tasks.probe_tasks import PROBE_TASKS
 
 BACKWARD = 3  # forward and backward pass, in forward passes
 TOKENS_OF_CHARACTERS = 100  # vocabulary of a text of characters, about
@@ -28,6 +30,8 @@ ENTROPY_PASSES = 4  # forward passes that finding the multipliers of a window co
 MOST_WINDOWS = 64  # on which a DNABERT-2's multipliers are measured (evaluation.variant_entropy)
 LEAST_TOKENS = 1024  # of a document on which a GAU-alpha's are measured (evaluation.mlm_attention)
 MOST_TARGETS = 9  # masked in one forward pass (evaluation.mlm)
+SIMULATED_BIN_BP = 128  # tasks.simulated_probe
+KMER_BP, ENFORMER_TOKENS = 6, 1536
 
 
 class Work(NamedTuple):
@@ -80,12 +84,47 @@ def parameters(model: Mapping) -> int:
     return vocabulary * d + layers * layer
 
 
+def encoder_forward(model: Mapping, tokens: float) -> Work:
+    """Forward pass of one sequence through a frozen encoder of any architecture, about."""
+    if model["architecture"] == "gau-alpha":
+        return gau_forward(model, tokens)
+    work = dnabert2_forward(model, tokens)
+    return Work(work.linear, 0.0) if model["architecture"] == "hyenadna" else work
+
+
+class ProbeSize(NamedTuple):
+    """A probe task in numbers: its rows and those of them to test on; alleles of a row; bins of a
+    profile (else 1) and their bp; outputs; hidden layers of its probe.
+    """
+
+    rows: float
+    test: float
+    alleles: int
+    bins: int
+    bin_bp: int
+    outputs: int
+    hidden_layers: int
+
+    def pieces(self, context_bp: int) -> int:
+        """Vectors of a row: of a profile, the bins that lie in the context."""
+        covered = min(self.bins, context_bp // self.bin_bp) if self.bin_bp else 1
+        return self.alleles * max(1, covered)
+
+
 class Rows(NamedTuple):
     """Rows of a task: to train on, to stop the training by, to score."""
 
     train: float
     dev: float
     test: float
+
+
+HYENA_WORDS = {
+    "d_model": "hidden_size",
+    "n_layer": "num_hidden_layers",
+    "d_inner": "intermediate_size",
+}
+"""Keys of HyenaDNA's config.json -> ours."""
 
 
 @dataclass
@@ -106,10 +145,12 @@ class Study:
     def model(self, name: str) -> Mapping:
         """Shape of a model; of a published one, from its config.json as soon as that is there."""
         model = dict(self.config["models"][name])
-        path = self.results / "checkpoints" / name / "config.json"
-        if path.is_file():
-            stored = json.loads(path.read_text())
-            return model | {key: stored[key] for key in model.keys() & stored.keys()}
+        for folder in ("checkpoints", "encoders"):
+            path = self.results / folder / name / "config.json"
+            if path.is_file():
+                stored = json.loads(path.read_text())
+                stored |= {ours: stored[key] for key, ours in HYENA_WORDS.items() if key in stored}
+                return model | {key: stored[key] for key in model.keys() & stored.keys()}
         if model["checkpoint"]:
             self.guess(
                 f"{name} is taken to be of the size that `models` says (hidden_size"
@@ -125,6 +166,56 @@ class Study:
         """
         bases = 0.85 * math.log(self.model(model)["vocab_size"], 4)
         return window_bp / bases + 2
+
+    def encoder_tokens(self, model: str, context_bp: int) -> float:
+        """Tokens of a context of the probe stage."""
+        match self.model(model)["architecture"]:
+            case "nucleotide-transformer":
+                return context_bp / KMER_BP + 1
+            case "hyenadna":
+                return context_bp + 1
+            case "enformer":
+                return ENFORMER_TOKENS
+            case "gau-alpha" if self.config["models"][model]["checkpoint"] is None:
+                corpus = self.config["corpora"][self.config["probe"]["corpus"]]
+                return self.tokens(model, context_bp) if corpus["tokens"] == "bpe" else context_bp
+        return self.tokens(model, context_bp)
+
+    def probe_task(self, task: str) -> ProbeSize:
+        """A task of the probe stage; its rows are counted if they are there, else estimated."""
+        if task in PROBE_TASKS:
+            row = PROBE_TASKS[task]
+            alleles = 2 if row.kind == "variant" else 1
+            shape = (alleles, row.bins, row.bin_bp or 0, row.outputs, row.hidden_layers)
+            size = ProbeSize(float(sum(row.rows)), float(row.rows[1]), *shape)
+        else:
+            size = self._simulated_probe_task(task)
+        path = self.results / "probe" / "rows" / f"{task}.labels.json"
+        if path.is_file():
+            rows = json.loads(path.read_text())["accepted"]
+            return size._replace(rows=rows, test=size.test * rows / size.rows)
+        self.guess(f"{task} is taken to have {size.rows:,.0f} rows")
+        return size
+
+    def _simulated_probe_task(self, task: str) -> ProbeSize:
+        name = simulated_genome(self.config)
+        row = yaml.safe_load(Path(self.genomes[name]["simulate"]).read_text())["tasks"][task]
+        assembly = self.recipe(name)
+        loci = assembly["loci_per_chromosome"] / assembly["tasks"]
+        tissues = len(row.get("outputs", ()))
+        is_variant, is_profile = (row["kind"] == kind for kind in ("variant", "profile"))
+        per_locus = tissues if is_variant else 1
+        bin_bp = SIMULATED_BIN_BP if is_profile else 0
+        bins = (row["slots_bp"][1] - row["slots_bp"][0]) // bin_bp if is_profile else 1
+        return ProbeSize(
+            loci * assembly["chromosomes"] * per_locus,
+            loci * assembly["test_chromosomes"] * per_locus,
+            1 + is_variant,
+            bins,
+            bin_bp,
+            1 if is_variant else row.get("tissues", tissues),
+            1 if row["kind"] == "expression" else 2,
+        )
 
     def rows(self, task: str, protocol: str) -> Rows:
         """Rows of a task by split: counted if they are there, else estimated."""
@@ -217,6 +308,9 @@ MLM = (
     r"(?P<corpus>[^/]+)/(?P<model>[^/]+)/(?P<train_length>\d+)/(?P<attention>[^/]+)"
     r"/(?P<scheme>[^/]+)/seed(?P<seed>\d+)/"
 )
+PLACE = (
+    r"(?P<task>[^/]+)/(?P<model>[^/]+)/(?P<context_bp>\d+)/(?P<rule>[^/]+)/(?P<extension>[^/]+)/"
+)
 
 
 def alleles(protocol: str) -> int:
@@ -305,6 +399,35 @@ def attention_work(study: Study, at: At) -> Work:
     return sum(windows, NO_WORK) * (ENTROPY_PASSES * documents * len(schemes))
 
 
+def embed_work(study: Study, at: At) -> Work:
+    """Every context of every row and allele."""
+    size, context_bp = study.probe_task(at["task"]), int(at["context_bp"])
+    forward = encoder_forward(
+        study.model(at["model"]), study.encoder_tokens(at["model"], context_bp)
+    )
+    return forward * (size.rows * size.alleles)
+
+
+def zero_shot_work(study: Study, at: At) -> Work:
+    """Both alleles of every test row, with the variant's tokens hidden, on one strand or both."""
+    options, size = study.config["probe"]["zero_shot"], study.probe_task(at["task"])
+    tokens = study.encoder_tokens(at["model"], int(at["context_bp"]))
+    strands = (1 + options["both_strands"]) * options["log_likelihood"]
+    return encoder_forward(study.model(at["model"]), tokens) * (2 * strands * size.test)
+
+
+def probe_work(study: Study, at: At) -> Work:
+    """All epochs of all folds on the training rows, and one pass over the test rows."""
+    options, size = study.config["probe"]["train"], study.probe_task(at["task"])
+    pieces = size.pieces(int(at["context_bp"]))
+    positions = pieces if size.bin_bp else 1
+    hidden = 2 * study.model(at["model"])["hidden_size"]
+    width = hidden // 2 * (1 if size.bin_bp else pieces)
+    layers = width * hidden + (size.hidden_layers - 1) * hidden**2 + hidden * size.outputs
+    passes = BACKWARD * options["epochs"] * (size.rows - size.test) + size.test
+    return Work(2.0 * layers * positions * passes * options["folds"], 0.0)
+
+
 class Kind(NamedTuple):
     """Jobs that compute with a model.
 
@@ -336,6 +459,9 @@ KINDS = {
         score_mlm_work,
         ("mlm", "evaluation"),
     ),
+    "embed_rows": Kind(rf"embeddings/{PLACE}", embed_work, ("probe", "embed")),
+    "train_probe": Kind(rf"probe/{PLACE}", probe_work, ("probe", "train")),
+    "score_zero_shot": Kind(rf"probe/{PLACE}", zero_shot_work, ("probe", "embed")),
 }
 SAME_KIND = {
     "score_mlm_longest": "score_mlm",

@@ -283,6 +283,22 @@ def convert_checkpoint(folder_in: str | Path, folder_out: str | Path) -> None:
                 shutil.copyfile(path, part / path.name)
 
 
+def copy_weights(folder_in: str | Path, folder_out: str | Path) -> None:
+    """Write the weights of `folder_in`, of any architecture, as model.safetensors into
+    `folder_out`; raises as in `load_checkpoint` where they cannot be read.
+    """
+    folder_in = Path(folder_in)
+    if (folder_in / SAFETENSORS).is_file():
+        shutil.copyfile(folder_in / SAFETENSORS, Path(folder_out, SAFETENSORS))
+        return
+    weights, _ = _read_weights(folder_in)
+    # What is stored twice under two names is written twice: safetensors know no shared memory.
+    own = {
+        key: value.clone(memory_format=torch.contiguous_format) for key, value in weights.items()
+    }
+    safetensors.torch.save_file(own, Path(folder_out, SAFETENSORS), {"format": "pt"})
+
+
 def _family_of(model_class: type[PreTrainedModel]) -> Family:
     return next(
         family

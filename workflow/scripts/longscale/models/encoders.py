@@ -5,6 +5,9 @@ makes it. To add one, write a module in `adapters/` and a row here.
 """
 
 import importlib
+import json
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -81,6 +84,34 @@ def load_encoder(
     encoder = importlib.import_module(ENCODERS[architecture]).load(Path(folder), logits=logits)
     encoder.model.to(device).eval().requires_grad_(False)
     return encoder
+
+
+def open_encoder(
+    architecture: str, files: Iterable[str | Path], *, logits: bool = False, device: str = "cpu"
+) -> Encoder:
+    """`load_encoder` for a checkpoint whose files lie in several folders (or for one folder)."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in encoder_files(files):
+            Path(folder, path.name).symlink_to(path)
+        return load_encoder(architecture, folder, logits=logits, device=device)
+
+
+def encoder_files(files: Iterable[str | Path]) -> list[Path]:
+    """The files of a checkpoint, absolute and by name; a folder stands for those in it."""
+    paths = [Path(path).absolute() for path in files]
+    found = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    return sorted(found, key=lambda path: path.name)
+
+
+def has_masked_lm(architecture: str, files: Iterable[str | Path]) -> bool:
+    """Whether a checkpoint is a masked language model: by its architecture, for `huggingface` by
+    what its config.json says that it was saved as.
+    """
+    if architecture != "huggingface":
+        return architecture in ("dnabert2", "gau-alpha", "nucleotide-transformer")
+    config = next(path for path in encoder_files(files) if path.name == "config.json")
+    saved_as = json.loads(config.read_text()).get("architectures") or []
+    return any(name.endswith("ForMaskedLM") for name in saved_as)
 
 
 def set_extension(encoder: Encoder, extension: str, context_bp: int) -> None:

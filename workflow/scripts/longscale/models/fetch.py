@@ -6,13 +6,23 @@ from collections.abc import Callable
 from pathlib import Path
 
 from longscale.errors import LongscaleError
-from longscale.files import atomic_path
+from longscale.files import atomic_folder, atomic_path
 from longscale.genome.hub import hub_file
 from longscale.models.characters import read_vocab
-from longscale.models.checkpoint import convert_checkpoint
+from longscale.models.checkpoint import convert_checkpoint, copy_weights
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
+
+ENCODER_FILES = {
+    "nucleotide-transformer": (),  # its k-mers need no file
+    "hyenadna": (),
+    "enformer": (),
+    "huggingface": ("tokenizer.json",),
+}
+"""Further encoders (models.encoders) -> what their checkpoints must have beside the weights."""
+OPTIONAL_FILES = ("tokenizer_config.json", "special_tokens_map.json")
+NATIVE = ("nucleotide-transformer", "hyenadna")
 
 
 def fetch_checkpoint(
@@ -42,6 +52,52 @@ def fetch_checkpoint(
         with atomic_path(folder / "tokenizer.json") as part:
             part.write_bytes(text)
     report(f"{source} at revision {revision} is in {folder}")
+
+
+def fetch_encoder(
+    source: str,
+    folder: str | Path,
+    architecture: str,
+    *,
+    revision: str = "main",
+    report: Callable[[str], None] = print,
+) -> None:
+    """Put a checkpoint of a key of `ENCODER_FILES` into `folder`, as safetensors and whole or not
+    at all: config.json, model.safetensors and what its tokenizer needs.
+
+    `source` and errors as in `fetch_checkpoint`. Native architectures are read and written under
+    the original key names; the others are taken as they are.
+    """
+    needed = ("config.json", *ENCODER_FILES[architecture])
+    with tempfile.TemporaryDirectory() as scratch:
+        if Path(source).is_dir():
+            local = Path(source)
+        else:
+            local = Path(scratch)
+            for name in needed:
+                _download_first(source, local, revision, name)
+            for name in OPTIONAL_FILES:
+                cached = hub_file(source, name, revision=revision, optional=True)
+                if cached is not None:
+                    shutil.copyfile(cached, local / name)
+            _download_first(source, local, revision, *WEIGHTS)
+        if architecture in NATIVE:
+            convert_checkpoint(local, folder)
+        else:
+            _copy_encoder(local, Path(folder), needed)
+    report(f"{source} at revision {revision} is in {folder}")
+
+
+def _copy_encoder(local: Path, folder: Path, needed: tuple[str, ...]) -> None:
+    """The files as they are, the weights as safetensors."""
+    for name in needed:
+        if not (local / name).is_file():
+            raise LongscaleError(f"{local / name}: no such file; a checkpoint needs it")
+    with atomic_folder(folder) as part:
+        copy_weights(local, part)
+        for name in (*needed, *OPTIONAL_FILES):
+            if (local / name).is_file():
+                shutil.copyfile(local / name, part / name)
 
 
 def download_checkpoint(repo: str, folder: Path, revision: str, *, own_tokenizer: bool) -> None:

@@ -164,6 +164,8 @@ def _html_row(row: dict[str, Any]) -> str:
 
 
 def _text(value: Any) -> str:
+    if value is pd.NA:
+        return ""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{round(value, 3) + 0.0:.3f}"  # never -0.000
     return str(value)
@@ -173,7 +175,7 @@ def _html_legend(table: pd.DataFrame, flag_texts: Mapping[str, str]) -> str:
     """The meaning of the flags that occur (a wide table has none, its cells carry a star)."""
     if "flags" not in table.columns:
         return "<p>* flagged, see the long table. In brackets: 95% interval.</p>\n"
-    present = {flag.split(":")[0] for flags in table["flags"] for flag in flags.split(";")} - {""}
+    present = {flag.partition(":")[0] for flags in table["flags"] for flag in flags.split(";")}
     known = [flag for flag in flag_texts if flag in present]
     items = "".join(f"<li><b>{flag}</b>: {html.escape(flag_texts[flag])}</li>" for flag in known)
     return f"<ul>{items}</ul>\n" if items else ""

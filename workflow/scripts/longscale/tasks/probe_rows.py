@@ -27,8 +27,15 @@ from longscale.genome.sequence import Genome
 from longscale.tasks.gene_starts import distance_to_nearest
 from longscale.tasks.probe_tasks import ProbeTask
 from longscale.tasks.splits import SPLIT_NAMES
-from longscale.variants.accept import LABELS, REJECTED_COLUMNS, Ledger, parse_whole, resolve_contigs
-from longscale.variants.readers import DelimitedRow, read_delimited
+from longscale.variants.accept import (
+    LABELS,
+    REJECTED_COLUMNS,
+    Ledger,
+    accept_variants,
+    parse_whole,
+    resolve_contigs,
+)
+from longscale.variants.readers import DelimitedRow, read_delimited, read_variants
 from longscale.variants.windows import has_window
 
 ROW_COLUMNS = [
@@ -140,6 +147,41 @@ def variant_rows(
     labels = inside["label"].to_numpy(dtype=np.float32)[:, None]
     frame = _compact(frame, gene_starts).reset_index(drop=True)
     return _found(frame, labels, _output_names(task), ledger, len(accepted))
+
+
+def read_variant_rows(
+    task: ProbeTask,
+    path: str | Path,
+    genome: Genome,
+    aliases: Mapping[str, str],
+    *,
+    context_bp: int = 0,
+    gene_starts: Mapping[str, np.ndarray] | None = None,
+) -> ProbeRows:
+    """Read a `variant` task: its variants are accepted as those of any task, then made rows.
+
+    The distance to the nearest TSS is the file's own where the task has a column for it. The ledger
+    is that of both steps; counts are of alleles.
+    """
+    columns = dict(task.columns)
+    distance = columns.pop("tss_distance", None)
+    found = accept_variants(read_variants(path, columns), genome, aliases)
+    own = read_tss_distances(path, distance) if distance else None
+    rows = variant_rows(
+        task,
+        found.accepted,
+        genome,
+        context_bp=context_bp,
+        tss_distances=own,
+        gene_starts=gene_starts,
+    )
+    rejected = pd.concat([found.rejected, rows.rejected], ignore_index=True)
+    counts = {
+        "rows": len(rows.rows) + len(rejected),
+        "accepted": len(rows.rows),
+        "rejected": len(rejected),
+    }
+    return rows._replace(rejected=rejected, counts=counts)
 
 
 def read_tss_distances(path: str | Path, column: str) -> pd.Series:

@@ -55,9 +55,15 @@ class ProbeTask:
 
     def downloads(self) -> Iterator[str]:
         """Paths inside the dataset of all files of the task."""
-        for key, path in self.files.items():
-            if key != "shards":
-                yield path
+        yield from self.tables()
+        yield from self.shards()
+
+    def tables(self) -> Iterator[str]:
+        """Those of its tables."""
+        yield from (path for key, path in self.files.items() if key != "shards")
+
+    def shards(self) -> Iterator[str]:
+        """Those of a profile's `.npz` files."""
         for split, rows in self.shard_rows.items():
             yield from (f"{self.files['shards']}/{name}" for name in shard_names(split, rows))
 

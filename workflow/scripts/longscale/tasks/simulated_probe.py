@@ -399,6 +399,33 @@ def probe_tasks(recipe: ProbeRecipe) -> dict[str, ProbeTask]:
     return {name: _probe_task(recipe, name, task) for name, task in recipe.tasks.items()}
 
 
+def find_task(
+    name: str, recipe: str | Path | None = None, overrides: dict | None = None
+) -> ProbeTask:
+    """The benchmark's task of that name, or that of a recipe (a file; `overrides` as in
+    `ProbeRecipe.read`).
+    """
+    return PROBE_TASKS.get(name) or probe_tasks(ProbeRecipe.read(recipe, overrides))[name]
+
+
+def ceiling_table(
+    truth: Truth, rows: pd.DataFrame, names: list[str], context_bp: int
+) -> pd.DataFrame:
+    """`best_prediction` for the test rows of a task: columns `row`, in a profile `bin`, and one per
+    output (`names`).
+
+    `rows`: the task's (columns `row`, `line`, `split`); lines count from 1, a header included.
+    """
+    test = rows[rows["split"] == "test"]
+    best = best_prediction(truth, context_bp)[test["line"].to_numpy() - 2]  # rows bins outputs
+    bins = best.shape[1]
+    places = {"row": test["row"].to_numpy().repeat(bins)}
+    if truth.kernel.shape[1] > 1:
+        places["bin"] = np.tile(np.arange(bins), len(test))
+    values = pd.DataFrame(best.reshape(-1, len(names)), columns=names)
+    return pd.concat([pd.DataFrame(places), values], axis=1)
+
+
 def _probe_task(recipe: ProbeRecipe, name: str, task: TaskRecipe) -> ProbeTask:
     shape = recipe.assembly
     trained = shape["chromosomes"] - shape["test_chromosomes"]
