@@ -159,6 +159,10 @@ use rule train_probe as train_probe_on_features with:
         folds=results("probe/{probe_task}/{features}/0/none/none/folds.json"),
     log:
         logs("train_probe/{probe_task}/{features}"),
+    params:
+        kind=lambda wildcards: kind_of_task(wildcards.probe_task, PROBE_RECIPE),
+        options=PROBE["train"],
+        leave_out_missing=PROBE["leave_out_missing"],
 
 
 rule score_zero_shot:
@@ -226,6 +230,26 @@ rule build_lrb_table:
             category="Probes",
             caption="../resources/captions/lrb.rst",
         ),
+        extension=report(
+            results("tables/lrb_extension.tsv"),
+            category="Probes",
+            caption="../resources/captions/lrb_extension.rst",
+        ),
+        table_2=report(
+            results("tables/table_2.tsv"),
+            category="Probes",
+            caption="../resources/captions/lrb_extension.rst",
+        ),
+        distances=report(
+            results("tables/lrb_by_distance.tsv"),
+            category="Probes",
+            caption="../resources/captions/lrb_by_distance.rst",
+        ),
+        outputs=report(
+            results("tables/lrb_by_output.tsv"),
+            category="Probes",
+            caption="../resources/captions/lrb_by_output.rst",
+        ),
     log:
         logs("build_lrb_table"),
     conda:
@@ -235,8 +259,31 @@ rule build_lrb_table:
         runtime=more_each_attempt(120),
     params:
         options=config["evaluation"],
+        further_trained=PROBE["further_trained"],
+        kinds={task: row["kind"] for task, row in PROBE_RECIPE.items()},
         tasks={task: ceiling_lengths(task) for task in PROBE["tasks"]},
         cells=[cell.path for cell in probed_cells() + zero_shot_cells()],
         folder=results("probe"),
     script:
         "../workflow/scripts/build_lrb_table.py"
+
+
+rule plot_lrb:
+    input:
+        results("tables/lrb.tsv"),
+    output:
+        report(
+            directory(results("figures/lrb")),
+            patterns=["{name}.svg"],
+            category="Probes",
+            caption="../resources/captions/lrb_figure.rst",
+        ),
+    log:
+        logs("plot_lrb"),
+    conda:
+        CONDA_ENV
+    resources:
+        mem_mb=more_each_attempt(2000),
+        runtime=more_each_attempt(10),
+    script:
+        "../workflow/scripts/plot_lrb.py"

@@ -141,6 +141,7 @@ def lrb_targets():
     return [
         results("tables/lrb.tsv"),
         results("tables/lrb.html"),
+        results("figures/lrb"),
         *cell_files(probed_cells(), ["folds.json", "predictions.parquet"]),
         *cell_files(zero_shot_cells(), ["zero_shot.parquet"]),
     ]

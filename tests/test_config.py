@@ -516,6 +516,11 @@ def probed(path, value):
         ("probe.zero_shot.tasks", ["x"], "probe.zero_shot.tasks names 'x', which `probe.tasks`"),
         ("probe.features", {"f": {"x": "f.parquet"}}, "probe.features.f names 'x', which `probe."),
         ("probe.features", {"nt": {"sim_eqtl": "f"}}, "probe.features.nt has the name of a model"),
+        (
+            "probe.further_trained",
+            {"nt": {"model": "gau", "context_bp": 512}},
+            "probe.further_trained.nt names 'gau', which `probe.models` does not",
+        ),
         ("probe.train", {"fold": 3}, "unknown key 'fold' in probe.train; did you mean 'folds'?"),
     ],
 )

@@ -18,7 +18,6 @@ from longscale.evaluation.probe_metrics import (
     measure_spearman_genes,
     pearson_rows,
     spearman_rows,
-    tss_buckets,
 )
 
 ROWS, OUTPUTS, BLOCKS, DRAWS = 60, 4, 9, 7
@@ -187,36 +186,8 @@ def test_auroc_by_tissue_is_the_mean_over_folds(task):
         own = tissue == name
         slow = [roc_auc_score(labels[own, 0], scores[own, fold]) for fold in range(2)]
         assert found.loc[name, "auroc"] == pytest.approx(np.mean(slow))
+        slow = [average_precision_score(labels[own, 0], scores[own, fold]) for fold in range(2)]
+        assert found.loc[name, "auprc"] == pytest.approx(np.mean(slow))
         assert found.loc[name, "positives"] == labels[own, 0].sum()
     assert np.isnan(found.loc["c", "auroc"])
     assert found["n"].sum() == ROWS
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.sets(st.integers(1, 10**6), max_size=4),
-    st.lists(st.floats(-(10**7), 10**7) | st.just(np.nan), max_size=30),
-)
-def test_buckets_neither_overlap_nor_leave_gaps(inner, distances):
-    edges = (0, *sorted(inner))
-    found = tss_buckets(np.array(distances, float), edges)
-    for distance, name in zip(distances, found, strict=True):
-        if np.isnan(distance):
-            assert name == "unknown"
-            continue
-        held = [
-            (int(first) <= abs(distance)) and (not behind or abs(distance) < int(behind))
-            for first, behind in (bucket.split("-") for bucket in {*found} - {"unknown"})
-        ]
-        assert sum(held) == 1
-        first, behind = name.split("-")
-        assert int(first) <= abs(distance)
-        assert not behind or abs(distance) < int(behind)
-
-
-def test_bucket_names_sort_as_the_distances():
-    found = tss_buckets(np.array([-5.0, 999, 1000, 99_999, 100_000, np.nan]))
-    assert [*found] == [
-        *("000000-001000", "000000-001000", "001000-010000", "010000-100000"),
-        *("100000-", "unknown"),
-    ]

@@ -108,6 +108,21 @@ def test_each_distance_has_exactly_one_bucket(odd, whole):
         assert found == bucket_names()[inside.index(True)]
 
 
+@given(
+    st.sets(st.integers(1, 10**6), max_size=4),
+    st.lists(st.integers(-(10**7), 10**7), min_size=1, max_size=30),
+)
+def test_any_buckets_neither_overlap_nor_leave_gaps(inner, distances):
+    """By their names alone: first and last distance of each, both inside."""
+    edges = (0, *sorted(inner))
+    spans = {}
+    for name in bucket_names(edges):
+        first, last = name.split("-")
+        spans[name] = range(int(first), int(last) + 1 if last else 10**8)
+    for distance, found in zip(distances, distance_buckets(distances, edges), strict=True):
+        assert [name for name, span in spans.items() if abs(distance) in span] == [found]
+
+
 def test_bounds_belong_to_the_upper_bucket_and_unknown_is_none():
     found = distance_buckets(np.array([0, 999, 1000, -1000, 100_000, np.nan]))
     assert found.tolist() == ["0-999", "0-999", "1000-2999", "1000-2999", "100000-", ""]

@@ -12,6 +12,7 @@ from scipy.spatial.distance import cosine, euclidean
 
 from longscale.errors import LongscaleError
 from longscale.evaluation.metrics import auroc
+from longscale.tasks.probe_tasks import PROBE_TASKS
 from longscale.training.probe import (
     PROBE_KINDS,
     Probe,
@@ -149,6 +150,32 @@ def test_forward_is_the_formula():
         slow = np.maximum(slow, 0) if number < 2 else slow
     fast = probe(torch.from_numpy(x), torch.from_numpy(codes)).detach().numpy()
     np.testing.assert_allclose(fast, slow, rtol=1e-4, atol=1e-5)
+
+
+CHR8_9 = ("chr8", "chr9")
+PROTOCOLS = {  # hidden layers, bp that are averaged, outputs, test chromosomes
+    "variant_effect_causal_eqtl": (2, 1500, 1, ("chr9", "chr10")),
+    "variant_effect_pathogenic_clinvar": (2, 1500, 1, ("chr8",)),
+    "bulk_rna_expression": (1, 384 + 256, 218, ("chr8",)),
+    "cage_prediction": (2, 896 * 128, 50, "random"),
+    "regulatory_element_promoter": (2, None, 1, CHR8_9),
+    "regulatory_element_enhancer": (2, None, 1, CHR8_9),
+    "chromatin_features_histone_marks": (2, 200, 20, CHR8_9),
+    "chromatin_features_dna_accessibility": (2, 200, 20, CHR8_9),
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_protocols_are_the_benchmarks(name):
+    task, kind = PROBE_TASKS[name], PROBE_KINDS[PROBE_TASKS[name].kind]
+    pool = None if task.pool_bp is None else sum(task.pool_bp)
+    *expected, chromosomes = PROTOCOLS[name]
+    assert [kind.hidden_layers, pool, task.outputs] == expected
+    assert set(task.test_chromosomes) == set(chromosomes)
+    assert task.hidden_layers == kind.hidden_layers
+    assert kind.regression == (name in ("bulk_rna_expression", "cage_prediction"))
+    assert kind.profile == (name == "cage_prediction")
+    assert ProbeSettings().folds == 5
 
 
 @pytest.mark.parametrize(("kind", "layers"), [("variant", 2), ("expression", 1), ("interval", 2)])

@@ -1,32 +1,51 @@
-"""The benchmark's table: every probe and zero-shot score, and the published numbers."""
+"""The benchmark's tables: every probe and zero-shot score, and the published numbers."""
 
 from pathlib import Path
 
 from job import job
 from longscale.evaluation.compare import write_table
-from longscale.evaluation.lrb_table import LRB_FLAGS, ProbeCell, TaskFiles, build_lrb_table
-from longscale.report.tables import write_html_table
+from longscale.evaluation.lrb_distance import build_distance_table
+from longscale.evaluation.lrb_extension import (
+    FurtherTrained,
+    build_extension_table,
+    build_table_2,
+)
+from longscale.evaluation.lrb_table import (
+    ProbeCell,
+    TaskFiles,
+    build_detail_table,
+    build_lrb_table,
+)
+from longscale.report.leaderboard import write_leaderboard
 
 with job(snakemake, echo=True) as report:
-    folder, tasks = Path(snakemake.params.folder), snakemake.params.tasks
+    folder, params = Path(snakemake.params.folder), snakemake.params
     files = {
         task: TaskFiles(
             folder / f"rows/{task}.parquet",
             folder / f"rows/{task}.labels.npy",
             {bp: folder / f"ceilings/{task}/{bp}.parquet" for bp in lengths},
         )
-        for task, lengths in tasks.items()
+        for task, lengths in params.tasks.items()
     }
-    cells = dict.fromkeys(snakemake.params.cells)  # a cell may have a probe and zero-shot scores
+    # A cell may have both a probe and zero-shot scores.
+    cells = [ProbeCell.from_path(folder / cell) for cell in dict.fromkeys(params.cells)]
     table = build_lrb_table(
-        [ProbeCell.from_path(folder / cell) for cell in cells],
+        cells,
         files,
         published=snakemake.input.published or None,
-        **snakemake.params.options,
+        **params.options,
         report=report,
     )
-    table = table[table["task"].isin(tasks)]  # of the published ones, those of tasks that were run
+    table = table[table["task"].isin(files)]  # of the published ones, those of tasks that were run
     write_table(table, snakemake.output.table)
-    write_html_table(
-        table, snakemake.output.page, title="Probes on frozen embeddings", flag_texts=LRB_FLAGS
+    trained = {name: FurtherTrained(**row) for name, row in params.further_trained.items()}
+    extension = build_extension_table(
+        table, cells, files, further_trained=trained, **params.options
     )
+    write_table(extension, snakemake.output.extension)
+    write_table(build_table_2(extension), snakemake.output.table_2)
+    distances = build_distance_table(cells, files, **params.options, report=report)
+    write_table(distances, snakemake.output.distances)
+    write_table(build_detail_table(cells, files), snakemake.output.outputs)
+    write_leaderboard(table, snakemake.output.page, kinds=params.kinds, extension=extension)

@@ -19,7 +19,8 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     settings = {key: v for key, v in snakemake.params.options.items() if key != "threads"}
     first_bin = 0
     if snakemake.input.get("features"):
-        source = read_features(snakemake.input.features, rows)
+        leave_out = snakemake.params.leave_out_missing
+        source = read_features(snakemake.input.features, rows, leave_out_missing=leave_out)
         rows = rows[source.matched[rows["row"]]]
         if source.unmatched:
             report(source.unmatched)

@@ -357,6 +357,9 @@ def check_probe(config: dict, name: str) -> None:
         check_probe_model(config, model, name)
     for number, row in enumerate(probe["arms"]):
         check_probe_arm(config, f"probe.arms.{number}", row, name)
+    for item, row in probe["further_trained"].items():
+        key = f"probe.further_trained.{item}"
+        check_known([item, row["model"]], probe["models"], key, "probe.models", name)
     for item, files in probe["features"].items():
         check_known(files, probe["tasks"], f"probe.features.{item}", "probe.tasks", name)
         if item in config["models"]:

@@ -112,7 +112,7 @@ class TaskFiles:
 
 
 @dataclass(frozen=True)
-class _Part:
+class Part:
     """Some of a cell's test rows: `labels` (n, outputs), `predictions` (folds, n, outputs), `truth`
     (n, outputs) or None, `row` (n,) their numbers. Labels as a probe learns them."""
 
@@ -123,7 +123,7 @@ class _Part:
 
 
 @dataclass(frozen=True)
-class _Draws:
+class Draws:
     """Blocks of all rows by row number, the draws of those with test rows, and the task's flags."""
 
     block: np.ndarray
@@ -236,42 +236,34 @@ def build_leaderboard(table: pd.DataFrame) -> pd.DataFrame:
     return best
 
 
-def build_detail_table(
-    cells: Iterable[ProbeCell],
-    tasks: Mapping[str, TaskFiles],
-    *,
-    tss_edges: tuple[int, ...] = probe_metrics.TSS_EDGES,
-) -> pd.DataFrame:
-    """AUROC within tissues, within buckets of distance to the nearest TSS, and by output.
+def build_detail_table(cells: Iterable[ProbeCell], tasks: Mapping[str, TaskFiles]) -> pd.DataFrame:
+    """AUROC of each output of tasks of classes, and within each tissue where there is one output.
 
-    Columns `CELL_COLUMNS`, `by` (`tissue`, `tss_distance`, `output`), `group, n, positives, auroc`;
-    means over folds. Cells of a regression or without a probe have no rows.
+    Columns `CELL_COLUMNS`, `by` (`tissue`, `output`), `group, n, positives, auroc, auprc`; means
+    over folds. Cells of a regression or without a probe have no rows. Intervals, and distances to the
+    nearest TSS, are in `lrb_distance`.
     """
-    columns = [*CELL_COLUMNS, "by", "group", "n", "positives", "auroc"]
+    columns = [*CELL_COLUMNS, "by", "group", "n", "positives", "auroc", "auprc"]
     parts = [pd.DataFrame(columns=columns)]
     for cell in ordered_cells(cells, ProbeCell.place):
         if (cell.path / "folds.json").exists():
-            found = _cell_details(cell, tasks[cell.task], tss_edges)
+            found = _cell_details(cell, tasks[cell.task])
             place = dict(zip(CELL_COLUMNS, cell.place(), strict=True))
             parts += [frame.assign(**place)[columns] for frame in found if len(frame)]
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def _cell_details(
-    cell: ProbeCell, files: TaskFiles, tss_edges: tuple[int, ...]
-) -> Iterator[pd.DataFrame]:
-    record = _read_record(cell)
+def _cell_details(cell: ProbeCell, files: TaskFiles) -> Iterator[pd.DataFrame]:
+    record = read_record(cell)
     if record["kind"] in REGRESSION:
         return
-    (part,) = _parts(cell, files, record)
-    rows = pd.read_parquet(files.rows).set_index("row").loc[part.row]
+    (part,) = read_parts(cell, files, record)
     outputs = record["outputs"]
     for index, output in enumerate(outputs):
-        groups = {"output": np.full(len(rows), output)}
+        groups = {"output": np.full(len(part.row), output)}
         if len(outputs) == 1:
-            groups["tissue"] = rows["tissue"].to_numpy(str)
-            distance = rows["tss_distance"].to_numpy(float)
-            groups["tss_distance"] = probe_metrics.tss_buckets(distance, tss_edges)
+            tissues = pd.read_parquet(files.rows, columns=["row", "tissue"]).set_index("row")
+            groups["tissue"] = tissues.loc[part.row, "tissue"].to_numpy(str)
         for by, names in groups.items():
             found = probe_metrics.auroc_by_group(
                 part.labels[:, index], part.predictions[:, :, index], names
@@ -297,10 +289,10 @@ def _cell_rows(
             "one of them"
         )
     if has_probe:
-        record = _read_record(cell)
-        numbers = pd.unique(_column(cell.path / "predictions.parquet", "row"))
-        draws = _draw(*draw, rows, numbers, _single_labels(files, record, numbers))
-        runs, ceilings = _measure_probe(cell, files, record, draws)
+        record = read_record(cell)
+        numbers = predicted_rows(cell)
+        draws = draw_task_blocks(*draw, rows, numbers, single_labels(files, record, numbers))
+        runs, ceilings = measure_probe(cell, files, record, draws)
         flags = draws.flags.union(*(fold["flags"] for fold in record["folds"]))
         seed_draws = SeedDraws(resamples, seed, cell.task)
         for metric, by_fold in runs.items():
@@ -317,7 +309,7 @@ def _zero_shot_rows(
     scores = pd.read_parquet(cell.path / "zero_shot.parquet")
     numbers = scores["row"].to_numpy()
     labels = np.load(files.labels, mmap_mode="r")[numbers]
-    draws = _draw(*draw, rows, numbers, labels[:, 0])
+    draws = draw_task_blocks(*draw, rows, numbers, labels[:, 0])
     task, _, resamples, seed = draw
     for name in scores.columns.drop("row"):
         for metric in ("auroc", "auprc"):
@@ -348,7 +340,7 @@ def _table_row(
     }
 
 
-def _draw(
+def draw_task_blocks(
     task: str,
     block_bp: int,
     resamples: int,
@@ -356,7 +348,7 @@ def _draw(
     rows: pd.DataFrame,
     numbers: np.ndarray,
     labels: np.ndarray | None,
-) -> _Draws:
+) -> Draws:
     """Draw the blocks of the rows `numbers`; `labels` where a draw must hold two classes."""
     own = rows.set_index("row").loc[numbers]
     ids = block_ids(own["contig"], own["anchor"] + 1, block_bp)
@@ -378,10 +370,10 @@ def _draw(
         "few_blocks": blocks < FEW_BLOCKS,
         "single_chromosome": own["contig"].nunique() == 1,
     }
-    return _Draws(block, blocks, weights, frozenset(flag for flag, so in holds.items() if so))
+    return Draws(block, blocks, weights, frozenset(flag for flag, so in holds.items() if so))
 
 
-def _single_labels(
+def single_labels(
     files: TaskFiles, record: dict[str, Any], numbers: np.ndarray
 ) -> np.ndarray | None:
     """Labels of `numbers` where the task has two classes and one output."""
@@ -413,10 +405,10 @@ class _RegressionTally:
         return across | {"r2": self.moments.r2(weights), "r2_flat": self.moments.r2_flat(weights)}
 
 
-def _measure_probe(
-    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: _Draws
+def measure_probe(
+    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: Draws
 ) -> tuple[dict[str, dict[int, Measured]], dict[str, float]]:
-    """Metric -> fold -> what it is, and metric -> ceiling."""
+    """Metric -> fold -> what it is, and metric -> ceiling; `draws` of the cell's test rows."""
     measure = _measure_regression if record["kind"] in REGRESSION else _measure_classification
     by_fold, of_truth = measure(cell, files, record, draws)
     runs = {
@@ -433,9 +425,9 @@ _ByFold = list[dict[str, Measured]]
 
 
 def _measure_classification(
-    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: _Draws
+    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: Draws
 ) -> tuple[_ByFold, _ByFold]:
-    (part,) = _parts(cell, files, record)
+    (part,) = read_parts(cell, files, record)
     block = draws.block[part.row]
 
     def measure(scores: np.ndarray, weights: np.ndarray | None) -> dict[str, Measured]:
@@ -450,13 +442,13 @@ def _measure_classification(
 
 
 def _measure_regression(
-    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: _Draws
+    cell: ProbeCell, files: TaskFiles, record: dict[str, Any], draws: Draws
 ) -> tuple[_ByFold, _ByFold]:
     """Labels are brought to the scale of each fold's training rows: a correlation across tissues is
     one of what makes a gene differ from others in this tissue."""
     size = record["kind"], draws.blocks, len(record["outputs"])
     own, truth = ([_RegressionTally(*size) for _ in record["folds"]] for _ in range(2))
-    for part in _parts(cell, files, record):
+    for part in read_parts(cell, files, record):
         block = draws.block[part.row]
         for fold, scale in enumerate(record["folds"]):
             mean, spread = np.array(scale["label_mean"]), np.array(scale["label_spread"])
@@ -480,7 +472,8 @@ def _measure_regression(
 # ---------------------------------------------------------------------------- reading
 
 
-def _read_record(cell: ProbeCell) -> dict[str, Any]:
+def read_record(cell: ProbeCell) -> dict[str, Any]:
+    """`kind`, `outputs`, `log1p` and `folds` of a cell's `folds.json`."""
     path = cell.path / "folds.json"
     try:
         record = json.loads(path.read_text())
@@ -489,14 +482,16 @@ def _read_record(cell: ProbeCell) -> dict[str, Any]:
         raise LongscaleError(f"{path}: not the record of a probe's folds ({error!r})") from error
 
 
-def _column(path: Path, name: str) -> np.ndarray:
+def predicted_rows(cell: ProbeCell) -> np.ndarray:
+    """Numbers of the rows that a cell has predictions of, in the file's order."""
+    path = cell.path / "predictions.parquet"
     try:
-        return pq.read_table(path, columns=[name])[name].to_numpy()
+        return pd.unique(pq.read_table(path, columns=["row"])["row"].to_numpy())
     except (OSError, KeyError, pa.ArrowInvalid) as error:
-        raise LongscaleError(f"{path}: cannot read its column {name!r} ({error})") from error
+        raise LongscaleError(f"{path}: cannot read its column 'row' ({error})") from error
 
 
-def _parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Iterator[_Part]:
+def read_parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Iterator[Part]:
     """The test rows of a cell: a profile's in parts, others at once."""
     profile = record["kind"] == "profile"
     places = ["row", "bin"] if profile else ["row"]
@@ -513,7 +508,7 @@ def _parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Iterato
                 for fold in range(len(record["folds"]))
             ]
             own = np.asarray(labels[place], np.float64)
-            yield _Part(
+            yield Part(
                 place[0],
                 np.log1p(own) if record["log1p"] else own,
                 np.stack(folds),

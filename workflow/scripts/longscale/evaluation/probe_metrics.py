@@ -15,7 +15,6 @@ paper does not say which R² it means; `r2_flat` takes all outputs as one column
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -28,9 +27,6 @@ from longscale.evaluation.intervals import weighted_auroc, win_counts
 CONSTANT_SHARE = 1e-12
 # Draws that Spearman's ranks are computed for at a time: a row's stay in the cache.
 _CHUNK_DRAWS = 128
-
-TSS_EDGES = (0, 1_000, 10_000, 100_000)
-"""Starts of the buckets of distance to the nearest TSS, in bp; the last one is open."""
 
 
 @dataclass(frozen=True)
@@ -108,33 +104,20 @@ def measure_accuracy(
 
 
 def auroc_by_group(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> pd.DataFrame:
-    """AUROC within each group of rows: columns `group, n, positives, auroc`.
+    """AUROC and AUPRC within each group of rows: columns `group, n, positives, auroc, auprc`.
 
-    `labels` (rows,), `scores` (folds, rows), of which the AUROCs are averaged, `groups` (rows,)
-    names. Groups in the order of their names; NaN where a class is missing.
+    `labels` (rows,), `scores` (folds, rows), over which both are averaged, `groups` (rows,) names.
+    Groups in the order of their names; NaN where a class is missing.
     """
     rows = []
     for group in np.unique(groups):
         own = groups == group
-        values = [metrics.auroc(labels[own], of_fold[own]) for of_fold in scores]
-        counts = int(own.sum()), int(labels[own].sum())
-        rows.append((group, *counts, float(np.mean(values))))
-    return pd.DataFrame(rows, columns=["group", "n", "positives", "auroc"])
-
-
-def tss_buckets(distance: np.ndarray, edges: tuple[int, ...] = TSS_EDGES) -> np.ndarray:
-    """Name of each row's bucket of distance to the nearest TSS, in bp; its sign does not count.
-
-    Bucket i is [edges[i], edges[i + 1]), the last one open, so that every distance has one; NaN is
-    `unknown`. `edges` ascend from 0.
-    """
-    digits = len(str(edges[-1]))  # names sort as the distances do
-    starts = [f"{edge:0{digits}}" for edge in edges]
-    names = [f"{first}-{behind}" for first, behind in pairwise(starts)]
-    names = np.array([*names, f"{starts[-1]}-", "unknown"])
-    known = ~np.isnan(distance)
-    index = np.searchsorted(edges, np.abs(np.where(known, distance, 0)), "right") - 1
-    return names[np.where(known, index, len(edges))]
+        means = [
+            float(np.mean([metric(labels[own], of_fold[own]) for of_fold in scores]))
+            for metric in (metrics.auroc, metrics.auprc)
+        ]
+        rows.append((group, int(own.sum()), int(labels[own].sum()), *means))
+    return pd.DataFrame(rows, columns=["group", "n", "positives", "auroc", "auprc"])
 
 
 # --------------------------------------------------------------------- correlations, by moments

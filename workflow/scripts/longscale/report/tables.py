@@ -13,14 +13,20 @@ from longscale.evaluation.compare import ARM_FLAGS, FLAGS, is_released
 from longscale.evaluation.mlm_table import ROPE
 from longscale.files import atomic_path
 
+PUBLISHED = "published"
+"""In a column `source`: numbers of others, which are set off."""
+
 _CSS = """
 body { font: 14px/1.4 sans-serif; margin: 1.5em; color: #222; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 h1 { font-size: 1.1em; }
+h2, h3 { font-size: 1em; margin: 1.6em 0 .3em; }
+h3 { font-weight: normal; }
 th { text-align: left; border-bottom: 2px solid #222; position: sticky; top: 0; background: #fff; }
 th, td { padding: .15em .6em; white-space: nowrap; }
 tr:nth-child(even) td { background: #f6f6f6; }
 tr.flagged td { color: #8a4b00; }
+tr.published td { color: #555; font-style: italic; }
 td.flags { font-style: italic; }
 tr td.better { color: #00614a; font-weight: bold; }
 tr td.worse { color: #9c2f00; font-weight: bold; }
@@ -40,6 +46,11 @@ def write_html_table(
     above the table, not in it. Rows with flags are set off, and the flags that occur are explained
     above, in the words of `flag_texts`.
     """
+    write_page(path, title, html_table(table, flag_texts))
+
+
+def html_table(table: pd.DataFrame, flag_texts: Mapping[str, str] = FLAGS) -> str:
+    """What `write_html_table` puts below the title."""
     legend = _html_legend(table, flag_texts)
     table, shared = _split_shared(table)
     columns = [str(name) for name in table.columns]
@@ -47,12 +58,18 @@ def write_html_table(
     body = "\n".join(
         _html_row(dict(zip(columns, row, strict=True))) for row in table.to_numpy(object)
     )
+    return (
+        f"{shared}{legend}<table>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n"
+    )
+
+
+def write_page(path: str | Path, title: str, content: str) -> None:
+    """Write one self-contained page, whole or not at all: `content` is HTML, `title` is text."""
     page = (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n<style>\n{_CSS}\n</style>\n</head>\n<body>\n"
-        f"<h1>{html.escape(title)}</h1>\n{shared}{legend}"
-        "<table>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</body>\n</html>\n"
+        f"<h1>{html.escape(title)}</h1>\n{content}</body>\n</html>\n"
     )
     with atomic_path(path) as part:
         part.write_text(page, encoding="utf-8")
@@ -127,7 +144,8 @@ def _split_shared(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """The table without the columns whose cells are all alike, and a paragraph that tells them."""
     if len(table) < 2:
         return table, ""
-    alike = [name for name in table.columns if len(set(map(_text, table[name]))) == 1]
+    shown = table.columns.drop("source", errors="ignore")
+    alike = [name for name in shown if len(set(map(_text, table[name]))) == 1]
     told = [f"{name} {text}" for name in alike if (text := _text(table[name].iloc[0]))]
     line = f"<p>All rows: {html.escape(', '.join(told))}.</p>\n" if told else ""
     return table.drop(columns=alike), line
@@ -139,7 +157,9 @@ def _html_row(row: dict[str, Any]) -> str:
         kind = {"flags": "flags", "verdict": value if value in ("better", "worse") else ""}
         mark = f' class="{kind[name]}"' if kind.get(name) else ""
         cells.append(f"<td{mark}>{html.escape(_text(value))}</td>")
-    mark = ' class="flagged"' if row.get("flags") else ""
+    published = row.get("source") == PUBLISHED
+    of_row = PUBLISHED if published else "flagged" if row.get("flags") else ""
+    mark = f' class="{of_row}"' if of_row else ""
     return f"<tr{mark}>{''.join(cells)}</tr>"
 
 
