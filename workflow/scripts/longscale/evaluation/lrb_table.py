@@ -240,8 +240,8 @@ def build_detail_table(cells: Iterable[ProbeCell], tasks: Mapping[str, TaskFiles
     """AUROC of each output of tasks of classes, and within each tissue where there is one output.
 
     Columns `CELL_COLUMNS`, `by` (`tissue`, `output`), `group, n, positives, auroc, auprc`; means
-    over folds. Cells of a regression or without a probe have no rows. Intervals, and distances to the
-    nearest TSS, are in `lrb_distance`.
+    over folds. Cells of a regression or without a probe have no rows. Intervals, and distances to
+    the nearest TSS, are in `lrb_distance`.
     """
     columns = [*CELL_COLUMNS, "by", "group", "n", "positives", "auroc", "auprc"]
     parts = [pd.DataFrame(columns=columns)]
