@@ -9,7 +9,7 @@ from test_report_tables import Cells
 
 from longscale.evaluation.lrb_extension import build_extension_table
 from longscale.evaluation.lrb_table import LRB_COLUMNS, read_published
-from longscale.report.leaderboard import build_task_board, write_leaderboard
+from longscale.report.leaderboard import build_task_board, summarise_lrb, write_leaderboard
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "resources" / "lrb_published.tsv"
 EQTL = "variant_effect_causal_eqtl"
@@ -99,3 +99,19 @@ def test_a_table_without_published_numbers_or_ceiling(tmp_path, table):
     own = table[(table["published"] == 0) & (table["model"] == "mine")].assign(ceiling=np.nan)
     write_leaderboard(own, tmp_path / "lrb.html", kinds={"sim_rna": "expression"})
     assert 'class="published"' not in (tmp_path / "lrb.html").read_text()
+
+
+def test_the_summary_has_this_runs_arms_beside_their_ceilings(table):
+    lines = summarise_lrb(table).splitlines()
+    eqtl = lines[lines.index(f"{EQTL}, auroc:") + 1 :]
+    assert eqtl == [
+        "  <b>evo, 0 bp, none + none: 0.760 [0.680, 0.720]",
+        "  mine, 12,000 bp, none + none: 0.700 [0.680, 0.720] * (ceiling 0.950)",
+        "  mine, 24,000 bp, ntk + infoscale: 0.650 [0.680, 0.720]",
+    ]
+    assert lines[:4] == [
+        "mine & yours, auroc:",
+        "  mine, 12,000 bp, none + none: 0.700 [0.680, 0.720]",
+        "sim_rna, spearman_genes:",
+        "  mine, 12,000 bp, none + none: 0.500 [0.680, 0.720]",
+    ]

@@ -60,6 +60,22 @@ def write_leaderboard(
     write_page(path, "Genomics Long-Range Benchmark", "".join(parts))
 
 
+def summarise_lrb(table: pd.DataFrame) -> str:
+    """A line per arm of this run, by the task's headline metric, with the ceiling where there is
+    one; a group per task. Published rows and zero-shot scores are left out.
+    """
+    shown = table[(table["published"] == 0) & table["metric"].isin(HEADLINES)]
+    blocks = []
+    for (task, metric), rows in shown.groupby(["task", "metric"], sort=True):
+        lines = [f"{task}, {metric}:"]
+        for _, row in rows.sort_values("value", ascending=False, kind="stable").iterrows():
+            arm = f"{row['model']}, {row['context_bp']:,} bp, {row['extension']} + {row['rule']}"
+            ceiling = "" if pd.isna(row["ceiling"]) else f" (ceiling {row['ceiling']:.3f})"
+            lines.append(f"  {arm}: {interval_text(row, metric='value')}{ceiling}")
+        blocks.append("\n".join(lines))
+    return "\n".join(blocks)
+
+
 def build_task_board(rows: pd.DataFrame) -> pd.DataFrame:
     """One task: a row per model, context, rule and extension, a column per metric, as text.
 
