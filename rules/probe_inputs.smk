@@ -1,6 +1,6 @@
 # What the rules of the probe stage read, and what of it is asked for.
-from longscale.models.fetch import ENCODER_FILES
 from longscale.probe_cells import (
+    MADE_IN_THE_RUN,
     feature_cells,
     genome_of_task,
     is_trained,
@@ -80,7 +80,7 @@ def probe_recipe(wildcards):
 def encoder_inputs(wildcards):
     """The files of a frozen model: published, or made in this run."""
     name, model = wildcards.model, config["models"][wildcards.model]
-    if model["architecture"] in ENCODER_FILES:
+    if model["architecture"] not in MADE_IN_THE_RUN:
         return [results(f"encoders/{name}")]
     weights = ["config.json", "model.safetensors"]
     if model["checkpoint"]:

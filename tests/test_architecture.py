@@ -1,6 +1,7 @@
 """The rooms of the library: imports point backwards along their line, never forwards."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +40,11 @@ def test_the_library_knows_nothing_of_snakemake():
 
 
 def test_what_every_job_imports_is_light():
-    """common.smk runs in every job: it must not bring in torch, pandas or transformers."""
-    code = "import longscale.config, sys; print(*sys.modules)"
+    """The rules run in every job: they must not bring in torch, pandas or transformers."""
+    rules = "".join(path.read_text() for path in (ROOT / "rules").glob("*.smk"))
+    modules = sorted(set(re.findall(r"^from (longscale[.\w]*) import", rules, re.MULTILINE)))
+    assert {"longscale.config", "longscale.probe_cells"} <= set(modules)
+    code = f"import {', '.join(modules)}, sys; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], cwd=LIBRARY.parent, capture_output=True, text=True, check=True
     ).stdout.split()
