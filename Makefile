@@ -5,7 +5,7 @@ CONFIG ?= config/config.yaml
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo plan test test-unit test-e2e lint format dag clean
+.PHONY: help install install-dev demo plan test test-unit test-e2e test-faults lint format dag clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -42,6 +42,9 @@ test-unit: .venv/installed-dev ## the unit tests, a process per core
 
 test-e2e: .venv/installed-dev ## the runs of the workflow itself
 	$(BIN)/pytest -m e2e -q
+
+test-faults: .venv/installed-dev ## a run killed 25 times, full and read-only disks, ten million rows (hours)
+	LONGSCALE_KILLS=25 LONGSCALE_ROWS=10000000 $(BIN)/pytest tests/test_faults.py -q
 
 lint: .venv/installed-dev ## ruff, snakefmt, snakemake --lint
 	$(BIN)/ruff check .

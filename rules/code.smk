@@ -5,6 +5,7 @@ import atexit
 from contextlib import suppress
 
 from longscale import code_changes
+from longscale.errors import storage_sentence
 
 CODE_RECORD = Path(results("code.json")).absolute()
 SCRIPTS = {item.name: Path(str(item.script)).name for item in workflow.rules if item.script}
@@ -50,4 +51,7 @@ if workflow.is_main_process:
 
     onstart:
         atexit.unregister(remember_code)
-        code_changes.write_record(DECISION.record, CODE_RECORD)
+        try:
+            code_changes.write_record(DECISION.record, CODE_RECORD)
+        except OSError as error:
+            raise WorkflowError(storage_sentence(error) or str(error)) from None

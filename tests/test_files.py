@@ -118,3 +118,16 @@ def test_a_file_a_folder_and_a_pattern_stand_for_files(tmp_path, path, found):
         (tmp_path / name).touch()
     files = matching_files(f"{tmp_path}/{path}", (".txt", ".jsonl"))
     assert files == sorted(tmp_path / name for name in found)
+
+
+@pytest.mark.parametrize("name", ["new.txt", "n[e]w.txt"])
+def test_what_killed_processes_have_left_goes_with_the_next_success(tmp_path, name):
+    (tmp_path / f".{name}.1.part").write_text("half")
+    (tmp_path / f".other{name}.1.part").write_text("another file's")
+    with atomic_path(tmp_path / name) as part:
+        part.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {name, f".other{name}.1.part"}
+    (tmp_path / f".f{name}.1.part").mkdir()
+    with atomic_folder(tmp_path / f"f{name}") as part:
+        (part / "a").write_text("")
+    assert not (tmp_path / f".f{name}.1.part").exists()

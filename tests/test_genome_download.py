@@ -14,8 +14,9 @@ from longscale.errors import LongscaleError
 from longscale.genome import download
 from longscale.genome.download import fetch, published_md5
 
-BODY = gzip.compress(random.Random(0).randbytes(600_000))
-OTHER = gzip.compress(random.Random(1).randbytes(600_000))
+# Without a time: the names of tests, which must be alike in all processes of pytest, hold contents.
+BODY = gzip.compress(random.Random(0).randbytes(600_000), mtime=0)
+OTHER = gzip.compress(random.Random(1).randbytes(600_000), mtime=0)
 MD5 = hashlib.md5(BODY).hexdigest()
 SHA256 = hashlib.sha256(BODY).hexdigest()
 DATE = "Mon, 02 Jan 2023 03:04:05 GMT"
@@ -127,6 +128,45 @@ def test_a_stalled_transfer_is_resumed(serve, tmp_path):
     fetch(server.url, tmp_path / "x.fa.gz", md5=MD5, timeout_s=0.2, report=print)
     assert (tmp_path / "x.fa.gz").read_bytes() == BODY
     assert "Range" in server.requests[1]
+
+
+def test_a_transfer_that_always_stalls_is_one_sentence(serve, tmp_path):
+    server = serve({"cut": 400_000, "stall": 0.5, "ranges": False})
+    sentence = failure(server, tmp_path / "x.fa.gz", timeout_s=0.1, retries=1)
+    assert "the server sent nothing for 0.1 s" in sentence
+    assert len(server.requests) == 2
+
+
+def test_a_file_that_was_replaced_between_two_calls_comes_whole(serve, tmp_path):
+    server = serve({"cut": 400_000, "body": OTHER})
+    failure(server, tmp_path / "x.fa.gz", retries=0)
+    server.script = [{"etag": '"v2"'}]
+    fetch(server.url, tmp_path / "x.fa.gz", report=print)  # no checksum says so
+    assert (tmp_path / "x.fa.gz").read_bytes() == BODY
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", "7", '{"url": 1}', '{"validator": "v"}', "null"])
+def test_a_part_whose_note_is_damaged_is_not_trusted(serve, tmp_path, note):
+    server = serve({"cut": 400_000})
+    failure(server, tmp_path / "x.fa.gz", retries=0)
+    (tmp_path / "x.fa.gz.part.json").write_text(note)
+    server.script = [{}]
+    fetch(server.url, tmp_path / "x.fa.gz", md5=MD5, report=print)
+    assert "Range" not in server.requests[-1]
+    assert names(tmp_path) == ["x.fa.gz"]
+
+
+@pytest.mark.parametrize("status", [200, 206])
+def test_a_page_in_place_of_the_rest_of_a_file_is_not_added_to_it(serve, tmp_path, status):
+    """A proxy that wants a login, between two attempts: without a checksum, too."""
+    page = {"body": HTML, "status": status, "ranges": False, "etag": None}
+    server = serve({"cut": 400_000}, page, {})
+    if status == 200:
+        assert "an HTML page" in failure(server, tmp_path / "x.fa.gz")
+        assert names(tmp_path) == []
+    else:
+        fetch(server.url, tmp_path / "x.fa.gz", report=print)
+        assert (tmp_path / "x.fa.gz").read_bytes() == BODY
 
 
 def test_a_later_call_resumes(serve, tmp_path):
@@ -296,6 +336,14 @@ def test_local_sources(tmp_path, monkeypatch, form):
     fetch(url, tmp_path / "out" / "y.fa.gz", md5=MD5.upper(), report=print)
     assert (tmp_path / "out" / "y.fa.gz").read_bytes() == BODY
     assert names(tmp_path / "out") == ["y.fa.gz"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://[::1", "http://.x/y.gz", f"http://{'a' * 70}.x/"]
+)
+def test_an_address_that_is_none_is_one_sentence(tmp_path, monkeypatch, url):
+    monkeypatch.setattr(download, "BACKOFF_S", 0)
+    assert "cannot be fetched" in failure(url, tmp_path / "y.gz", retries=0)
 
 
 def test_local_failures(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from hub_server import COMMIT, serve_hub
 from test_models_encoders import SAVED, WINDOWS
 from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from longscale.errors import LongscaleError
 from longscale.files import checksum
@@ -36,6 +37,9 @@ GAU_ARCHITECTURE = {
 PICKLED, SAFE, BROKEN, BARE = "lab/pickled", "lab/safe", "lab/broken", "lab/bare"
 GAU = "lab/gau"
 VOCABULARY = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "信", "息", "a", "##a"]
+OWN, OTHER = (
+    Tokenizer(WordLevel({name: 0}, unk_token=name)).to_str().encode() for name in ("own", "other")
+)
 WRITTEN = ["config.json", "model.safetensors", "tokenizer.json"]
 
 
@@ -59,7 +63,7 @@ def files(tmp_path_factory):
     torch.save(gau_weights(), folder / "gau.bin")
     pickled = {
         "config.json": json.dumps(ARCHITECTURE | {"model_type": "bert"}).encode(),
-        "tokenizer.json": b'{"own": 1}',
+        "tokenizer.json": OWN,
         "pytorch_model.bin": (folder / "pytorch_model.bin").read_bytes(),
     }
     return {
@@ -108,7 +112,7 @@ def test_a_repository_arrives_as_safetensors(hub, tmp_path, source, seed, revisi
     told = []
     fetch_checkpoint(source, tmp_path / "out", revision=revision, report=told.append)
     assert_holds(tmp_path / "out", seed)
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b'{"own": 1}'
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == OWN
     assert told == [f"{source} at revision {revision} is in {tmp_path / 'out'}"]
 
 
@@ -126,9 +130,9 @@ def test_a_folder_gives_the_same_as_its_repository(hub, files, tmp_path, source,
 
 @pytest.mark.parametrize("source", [PICKLED, BARE])
 def test_another_tokenizer_replaces_the_own_one(hub, tmp_path, source):
-    other = put(tmp_path / "other", {"tokenizer.json": b"{}"})
+    other = put(tmp_path / "other", {"tokenizer.json": OTHER})
     fetch_checkpoint(source, tmp_path / "out", tokenizer=str(other), report=quiet)
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b"{}"
+    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == OTHER
 
 
 @pytest.mark.parametrize(

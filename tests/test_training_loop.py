@@ -198,6 +198,44 @@ def test_a_half_written_checkpoint_is_passed_over(whole, tmp_path):
     assert_same_weights(whole[0], again)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "config.json"]
+)
+def test_a_checkpoint_of_which_a_file_is_cut_in_half_is_passed_over(whole, tmp_path, name):
+    run(tmp_path / "killed", killed_at="step 9/24")
+    cut = tmp_path / "killed" / "checkpoint-6" / name
+    with cut.open("r+b") as handle:
+        handle.truncate(cut.stat().st_size // 2)
+    again, resumed, lines = run(tmp_path / "killed")
+    assert "checkpoint-6 is not whole any more: it is not resumed from" in lines
+    assert "resumed at step 3 of 24" in lines
+    assert_same_weights(whole[0], again)
+    assert unlike(resumed) == unlike(whole[1])
+
+
+def test_a_bit_that_flips_is_noticed(whole, tmp_path):
+    run(tmp_path / "killed", killed_at="step 9/24")
+    path = tmp_path / "killed" / "checkpoint-6" / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    _, _, lines = run(tmp_path / "killed")
+    assert "resumed at step 3 of 24" in lines
+
+
+def test_a_checkpoint_whose_best_one_is_damaged_is_not_gone_on_with(tmp_path):
+    """The training would end with its last weights in place of its best."""
+    run(tmp_path / "killed", dev=opposite, killed_at="step 9/24")
+    left = {path.name for path in (tmp_path / "killed").glob("checkpoint-*")}
+    assert left == {"checkpoint-3", "checkpoint-6"}
+    (tmp_path / "killed" / "checkpoint-3" / "model.safetensors").write_bytes(b"")
+    undisturbed, outcome, _ = run(tmp_path / "whole", dev=opposite)
+    again, resumed, lines = run(tmp_path / "killed", dev=opposite)
+    assert not any(line.startswith("resumed") for line in lines)
+    assert_same_weights(undisturbed, again)
+    assert unlike(resumed) == unlike(outcome)
+
+
 def test_other_settings_do_not_resume(whole, tmp_path):
     run(tmp_path / "a", killed_at="step 18/24")
     (tmp_path / "a" / "leftover").write_text("")
@@ -603,6 +641,31 @@ def test_a_model_is_saved_with_its_outcome(tmp_path):
     assert stored["flags"] == ["non_finite_loss"]
     assert math.isnan(stored["history"][0]["loss"])
     DNABERT2ForSequenceClassification.from_pretrained(tmp_path / "model")
+
+
+def test_checkpoints_are_there_until_the_model_stands(tmp_path, monkeypatch):
+    """Killed while it is saved, a training goes on from its last checkpoint."""
+    folder, model = tmp_path / "model", model_of()
+    (folder / "checkpoints" / "checkpoint-3").mkdir(parents=True)
+    (folder / "of_an_older_model.json").write_text("")
+    names = {"config.json", "model.safetensors", "training.json"}
+
+    def die(*args, **kwargs):
+        raise KilledError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "save_pretrained", die)
+        with pytest.raises(KilledError):
+            save_trained(model, folder, {})
+    assert {path.name for path in folder.iterdir()} == {"checkpoints", "of_an_older_model.json"}
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Path, "unlink", die)
+        patched.setattr(loop.shutil, "rmtree", die)
+        with pytest.raises(KilledError):
+            save_trained(model, folder, {})
+    assert names | {"checkpoints"} <= {path.name for path in folder.iterdir()}
+    save_trained(model, folder, {})
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence_with_the_key_to_change():

@@ -11,6 +11,11 @@ from longscale.variants.windows import has_window
 with job(snakemake) as report:
     genome = Genome(snakemake.input.fasta)
     variants = pd.read_parquet(snakemake.input.variants)
+    if variants.empty:
+        raise LongscaleError(
+            f"{snakemake.input.variants}: no variant was accepted; the .rejected.tsv beside it"
+            " lists each with its reason, and at least one must be left"
+        )
     longest_bp = snakemake.params.longest_bp
     inside = has_window(genome, variants, longest_bp)
     # The longest window holds all others; padded windows always exist.

@@ -3,11 +3,11 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from longscale.errors import LongscaleError
+from longscale.errors import LongscaleError, storage_sentence
 from longscale.threads import use_threads
 
 
@@ -24,27 +24,33 @@ def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]
     """Run a script's body; yields `report`, which writes a timed line to the rule's log file.
 
     `echo` also shows the lines on the screen (for what a person waits for). The last line says how
-    long it took and where: `make plan` reads it (longscale.calibration). A `LongscaleError` is
-    written to the log and to the screen as one sentence, and the script exits with 1.
+    long it took and where: `make plan` reads it (longscale.calibration). A `LongscaleError`, and a
+    disk that is full or cannot be written to, are told in the log and on the screen in one
+    sentence, and the script exits with 1.
     """
     started = time.monotonic()
     path = Path(str(snakemake.log))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", buffering=1) as log:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", buffering=1) as log:
 
-        def report(text: str) -> None:
-            line = f"{time.strftime('%H:%M:%S')} {text}"
-            print(line, file=log)
-            if echo:
-                print(f"{snakemake.rule}: {text}", file=sys.stderr, flush=True)
+            def report(text: str) -> None:
+                line = f"{time.strftime('%H:%M:%S')} {text}"
+                print(line, file=log)
+                if echo:
+                    print(f"{snakemake.rule}: {text}", file=sys.stderr, flush=True)
 
-        try:
             yield report
             report(f"done in {time.monotonic() - started:.1f} s on {device_used()}")
-        except LongscaleError as error:
-            print(f"error: {error}", file=log)
-            print(f"\n{snakemake.rule}: error: {error}\n", file=sys.stderr, flush=True)
-            sys.exit(1)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, LongscaleError) else storage_sentence(error)
+        if sentence is None:
+            raise
+        # The log may stand on the disk that is full.
+        with suppress(OSError), path.open("a") as log:
+            print(f"error: {sentence}", file=log)
+        print(f"\n{snakemake.rule}: error: {sentence}\n", file=sys.stderr, flush=True)
+        sys.exit(1)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from job import model_job
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
     from longscale.genome.sequence import Genome
     from longscale.models.dnabert2 import DNABERT2Config
-    from longscale.models.tokenizer import load_tokenizer
+    from longscale.models.tokenizer import check_vocabulary, load_tokenizer
     from longscale.provenance import collect_provenance
     from longscale.training.pretrain import pretrain
 
@@ -20,6 +20,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         hidden_dropout_prob=snakemake.params.model["hidden_dropout_prob"],
         **{key: snakemake.params.model[key] for key in shape},
     )
+    check_vocabulary(tokenizer, config.vocab_size, f"models.{snakemake.wildcards.model}")
     genome_provenance = json.loads(Path(snakemake.input.provenance).read_text())
     pretrain(
         Genome(snakemake.input.fasta),

@@ -8,7 +8,7 @@ from job import model_job
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
     from longscale.models.characters import encode_texts, special_ids
     from longscale.models.gau_alpha import GAUAlphaConfig
-    from longscale.models.tokenizer import read_tokenizer
+    from longscale.models.tokenizer import check_vocabulary, read_tokenizer
     from longscale.provenance import collect_provenance
     from longscale.tasks.corpora import read_documents
     from longscale.training.mlm import train_mlm
@@ -30,6 +30,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         mask_token_id=special_ids(tokenizer).mask,
         **{key: model[key] for key in shape},
     )
+    check_vocabulary(tokenizer, config.vocab_size, f"models.{snakemake.wildcards.model}")
     texts = {
         split: encode_texts(tokenizer, [d.text for d in read_documents(corpus, split)])
         for split in ("train", "dev")

@@ -8,9 +8,12 @@ import copy
 import difflib
 import functools
 import glob
+import math
 import operator
+import os
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,30 @@ from longscale.probe_cells import (
 from longscale.tasks.lrb import LRB_TASKS
 from longscale.tasks.probe_tasks import PROBE_TASKS
 
-# A number like 256.0 is an integer to JSON Schema, but would stand as 256.0 in result paths.
+LARGEST_INTEGER = 2**53 - 1  # what JSON and float64 hold exactly; NumPy's int64 is not far beyond
+MOST_SHOWN = 200  # characters of a value
+
+
+def is_integer(value: object) -> bool:
+    """Whether a value is a whole number that can be used.
+
+    A number like 256.0 is an integer to JSON Schema, but would stand as 256.0 in result paths.
+    """
+    return type(value) is int and abs(value) <= LARGEST_INTEGER
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number (.nan passes every comparison with a limit)."""
+    return is_integer(value) or (type(value) is float and math.isfinite(value))
+
+
 VALIDATOR = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
-    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine_many(
+        {
+            "integer": lambda _, value: is_integer(value),
+            "number": lambda _, value: is_number(value),
+        }
     ),
 )
 
@@ -80,6 +102,11 @@ def fill_defaults(value: Any, schema: dict, root: dict) -> Any:
     return filled
 
 
+def shorten(text: str) -> str:
+    """A text as it is shown to a person."""
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}..."
+
+
 def nearest(item: object, known: Iterable[str]) -> str:
     """`; did you mean ...?`, or nothing where no known name is near."""
     near = difflib.get_close_matches(str(item), list(known), n=1, cutoff=0.5)
@@ -106,13 +133,13 @@ def describe(error: jsonschema.ValidationError) -> str:
             wanted = error.validator_value
             wanted = [wanted] if isinstance(wanted, str) else wanted
             kinds = " or ".join(YAML_WORDS.get(kind, kind) for kind in wanted)
-            found = f"{key} is {error.instance!r}, but must be of type {kinds}"
+            found = f"{key} is {shorten(repr(error.instance))}, but must be of type {kinds}"
             return f"{found}{yaml_hint(error.instance, wanted)}{meant}"
         case "enum":
             options = [str(option) for option in error.validator_value]
             hint = nearest(error.instance, options)
             one_of = f"one of {', '.join(options)}"
-            found = f"{key} is {error.instance!r}"
+            found = f"{key} is {shorten(repr(error.instance))}"
             return f"{found}{hint} ({one_of})" if hint else f"{found}, but must be {one_of}"
         case "pattern":
             return f"{key} is {error.instance!r}, which does not have the form asked for{meant}"
@@ -122,8 +149,12 @@ def describe(error: jsonschema.ValidationError) -> str:
 
 def yaml_hint(value: object, wanted: list[str]) -> str:
     """How to write it, where YAML has taken a number for a text or the other way round."""
-    if "string" in wanted and isinstance(value, int | float) and not isinstance(value, bool):
+    if "string" in wanted and isinstance(value, bool):
+        return "; write it in quotes: YAML takes yes, no, on and off for true and false"
+    if "string" in wanted and isinstance(value, int | float | date):
         return f"; write it in quotes: '{value}'"
+    if {"number", "integer"} & set(wanted) and type(value) in (int, float) and not is_number(value):
+        return f"; it must be finite and at most {LARGEST_INTEGER} in size"
     if isinstance(value, str) and {"number", "integer"} & set(wanted):
         with suppress(ValueError):
             return f"; YAML takes {value} for a text, write {float(value)!r}"
@@ -134,7 +165,13 @@ def check_config(config: dict, schema: dict, name: str) -> dict:
     """`config` with defaults filled in; raises `LongscaleError` naming `name`, the key and what is
     right.
     """
-    filled = fill_defaults(config, schema, schema)
+    try:
+        filled = fill_defaults(config, schema, schema)
+    except RecursionError:
+        raise LongscaleError(
+            f"{name}: a YAML alias (*name) stands inside of what it is an alias of; a configuration"
+            " must end somewhere"
+        ) from None
     errors = sorted(
         VALIDATOR(schema).iter_errors(filled),
         key=lambda error: list(map(str, error.absolute_path)),
@@ -489,24 +526,48 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     named += [(row, t, f"probe.features.{f}.{t}") for f, row in features.items() for t in row]
     for section, key, full_key in named:
         path = section[key]
+        if path is not None and set("{}<>") & set(path):
+            raise LongscaleError(
+                f"{name}: {full_key} is {shorten(path)}, which has one of {{, }}, <, >: Snakemake"
+                " takes them for names of its own, so the path must be without them"
+            )
         if path is None or _is_there(path):
             continue
         if not _is_there(str(Path(repository, path))):
             raise LongscaleError(
-                f"{name}: {full_key} is {path}, which does not exist (a relative path starts at the"
-                " folder in which snakemake runs)"
+                f"{name}: {full_key} is {shorten(path)}, which does not exist (a relative path"
+                " starts at the folder in which snakemake runs)"
             )
         section[key] = str(Path(repository, path))
 
 
 def _is_there(path: str) -> bool:
     """Whether a file, a folder, or a match of a pattern exists."""
-    return Path(path).exists() or bool(glob.glob(path, recursive=True))  # noqa: PTH207
+    # Path.exists raises where a name is too long.
+    return os.path.exists(path) or bool(glob.glob(path, recursive=True))  # noqa: PTH110, PTH207
 
 
-def recipe_tasks(recipe: str | Path | None) -> dict:
-    """The tasks in a recipe of a simulation; none without a recipe."""
-    return (yaml.safe_load(Path(recipe).read_text()) or {}).get("tasks", {}) if recipe else {}
+def recipe_tasks(recipe: str | Path | None, where: str = "simulate") -> dict:
+    """The tasks in a recipe of a simulation; none without a recipe.
+
+    Raises LongscaleError, which begins with `where`, for a file that is no recipe.
+    """
+    if recipe is None:
+        return {}
+    try:
+        found = yaml.safe_load(Path(recipe).read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise LongscaleError(
+            f"{where} is {recipe}, which cannot be read as a recipe in YAML: {reason}"
+        ) from error
+    tasks = found.get("tasks") if isinstance(found, dict) else None
+    if not isinstance(tasks, dict):
+        raise LongscaleError(
+            f"{where} is {recipe}, which is no recipe of a simulation: it must have `tasks`, as"
+            " resources/simulated.yaml has"
+        )
+    return tasks
 
 
 def check_recipe(config: dict, name: str) -> None:
@@ -514,7 +575,7 @@ def check_recipe(config: dict, name: str) -> None:
     genome must have a recipe of probe tasks.
     """
     recipe = config["genome"]["simulate"] if config["genome"] else None
-    known = recipe_tasks(recipe)
+    known = recipe_tasks(recipe, f"{name}: genome.simulate")
     for task, entry in config["tasks"].items():
         if entry["source"] == "simulated" and task not in known:
             raise LongscaleError(
@@ -522,7 +583,7 @@ def check_recipe(config: dict, name: str) -> None:
                 f" task (it has: {', '.join(known)})"
             )
     for item, genome in config["genomes"].items():
-        tasks = recipe_tasks(genome["simulate"])
+        tasks = recipe_tasks(genome["simulate"], f"{name}: genomes.{item}.simulate")
         if genome["simulate"] and not (tasks and all("kind" in row for row in tasks.values())):
             raise LongscaleError(
                 f"{name}: genomes.{item}.simulate is {genome['simulate']}, which is no recipe of"

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,15 +31,26 @@ def _part_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
+def _left_over(path: Path) -> list[Path]:
+    """What processes that were killed have left beside `path` (see `_part_path`)."""
+    own = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.part")
+    return [item for item in path.parent.iterdir() if own.fullmatch(item.name)]
+
+
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary file name beside `path`; rename it to `path` only if the block succeeds."""
+    """Yield a temporary file name beside `path`; rename it to `path` only if the block succeeds.
+
+    What processes that were killed have left of it then goes.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = _part_path(path)
     try:
         yield part
         part.replace(path)
+        for left in _left_over(path):
+            left.unlink(missing_ok=True)
     finally:
         with suppress(FileNotFoundError):
             part.unlink()
@@ -56,6 +68,8 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         if path.exists():
             shutil.rmtree(path)
         part.replace(path)
+        for left in _left_over(path):
+            shutil.rmtree(left, ignore_errors=True)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

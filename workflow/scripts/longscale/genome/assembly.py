@@ -6,6 +6,7 @@ Format: ten tab-separated columns after comment lines that start with `#`; `na` 
 (https://www.ncbi.nlm.nih.gov/genome/doc/ftpfaq/, "assembly_report.txt").
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def read_aliases(path: str | Path) -> dict[str, str]:
 def _lines(path: Path) -> list[str]:
     """Lines of a text file without their ends (LF or CRLF)."""
     try:
-        return path.read_text("utf-8", errors="replace").splitlines()
+        return path.read_text("utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise LongscaleError(f"{path}: cannot be read: {error.strerror}.") from error
 
@@ -180,12 +181,18 @@ def _parse_row(line: str, *, where: str) -> AssemblySequence:
     name, role, molecule, _, genbank, _, refseq, _, length, ucsc = (
         None if field in ("na", "") else field for field in fields
     )
-    if length is None or not (length.isascii() and length.isdigit()) or int(length) == 0:
+    if length is None or not re.fullmatch("[0-9]{1,12}", length) or int(length) == 0:
         raise LongscaleError(
-            f"{where}: the sequence length must be a positive integer, found {fields[8]!r}."
+            f"{where}: the sequence length must be a positive integer, found {fields[8][:40]!r}."
         )
     if name is None or role is None or not (genbank or refseq):
         raise LongscaleError(
             f"{where}: a sequence needs a name, a role and a GenBank or RefSeq accession."
         )
+    for word in (genbank, refseq, ucsc):
+        if word and len(word.split()) > 1:
+            raise LongscaleError(
+                f"{where}: {word!r} has a space in it; an accession or UCSC name is one word, as "
+                "in the header of a FASTA record."
+            )
     return AssemblySequence(name, role, molecule, genbank, refseq, int(length), ucsc)

@@ -25,6 +25,8 @@ from longscale.genome.sequence import LINE_ENDS, FaiRecord
 BLOCK_BYTES = 1 << 20
 COMPRESSED_BYTES = 1 << 18  # small: each of bgzip's many members copies what is left of the input
 GZIP_MAGIC = b"\x1f\x8b"
+# IUPAC's codes of nucleotides, in both cases, and what stands between lines.
+NOT_WRONG = b"ACGTUNRYSWKMBDHVacgtunryswkmbdhv\n"
 MOST_NAMED = 5  # contigs named one by one in an error
 
 
@@ -220,6 +222,13 @@ class _FastaWriter:
             raise _NotFastaError(
                 f"begins with {data[start : min(stop, start + 20)]!r}, which is no FASTA header; "
                 "expected '>' and an accession."
+            )
+        wrong = data[start:stop].translate(None, NOT_WRONG)
+        if wrong:
+            before = data[start : data.index(wrong[:1], start)].replace(b"\n", b"")
+            raise _NotFastaError(
+                f"{self.name} has {wrong[:1]!r} at position {self.length + len(before) + 1:,}; "
+                "expected the letters of IUPAC's nucleotide code, upper or lower case."
             )
         if self.width is None:
             first_end = data.find(b"\n", start, stop)

@@ -110,9 +110,9 @@ class _Partial:
         """The ETag or date that allows to resume; None where the part cannot be trusted."""
         try:
             note = json.loads(self.note.read_text("utf-8"))
-        except (OSError, ValueError):
+            return str(note["validator"]) if self.size() and note["url"] == self.url else None
+        except (OSError, ValueError, KeyError, TypeError):  # a note that was cut, or changed
             return None
-        return note["validator"] if self.size() and note.get("url") == self.url else None
 
     def start(self, validator: str | None) -> None:
         """Forget what has arrived; remember which version comes now."""
@@ -225,7 +225,7 @@ def _request(partial: _Partial, headers: dict[str, str], timeout_s: float) -> re
     except requests.ConnectionError as error:
         cause = getattr(error.args[0], "reason", error)
         raise _RetryError(f"no connection ({str(cause).split(': ', 1)[-1]})") from error
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # ValueError: no address at all
         raise LongscaleError(f"{partial.url}: cannot be fetched: {error}.") from error
     status = response.status_code
     if status == HTTPStatus.OK or (status == HTTPStatus.PARTIAL_CONTENT and "Range" in headers):

@@ -6,6 +6,7 @@ Coordinates are 0-based and half-open. Base p of a contig lies at byte
 offset + (p // linebases) * linewidth + p % linebases (`.fai`, see samtools faidx).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,10 +62,10 @@ def read_fai(path: str | Path) -> list[FaiRecord]:
     records: dict[str, FaiRecord] = {}
     for number, line in enumerate(lines, start=1):
         name, *fields = line.split("\t")
-        if len(fields) != 4 or not all(field.isdigit() for field in fields):
+        if len(fields) != 4 or not all(re.fullmatch("[0-9]{1,18}", field) for field in fields):
             raise LongscaleError(
                 f"{path}, line {number}: expected a name and four integers separated by tabs, "
-                f"found {line!r}."
+                f"found {line[:80]!r}."
             )
         record = FaiRecord(name, *map(int, fields))
         if name in records or (record.length and not 0 < record.linebases <= record.linewidth):
@@ -228,7 +229,8 @@ class Genome:
             if record.length == 0:
                 continue
             last = record.byte(record.length - 1)
-            fits = last < len(mapped) and mapped[record.offset - 1] == ord("\n")
+            fits = last < len(mapped) and record.offset > 0
+            fits = fits and mapped[record.offset - 1] == ord("\n")
             if not fits or (last + 1 < len(mapped) and mapped[last + 1] not in LINE_ENDS):
                 raise LongscaleError(
                     f"{self.fasta}: its index {self.fasta.name}.fai was made for another file "

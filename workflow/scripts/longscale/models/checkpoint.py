@@ -7,7 +7,6 @@ error, except the parts that `FAMILIES` names. To add an architecture, write one
 """
 
 import json
-import pickle
 import re
 import shutil
 from collections.abc import Callable, Iterable
@@ -17,7 +16,6 @@ from typing import TypeVar
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 from longscale.errors import LongscaleError
@@ -219,7 +217,13 @@ def load_checkpoint(
     if "num_hidden_layers" in config_overrides:
         stored = _read_config(model_class, folder, {}).num_hidden_layers
         weights = _without_layers(family, weights, range(config.num_hidden_layers, stored))
-    model = model_class(config)
+    try:
+        model = model_class(config)
+    except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise LongscaleError(
+            f"{folder / 'config.json'}: no model can be built with its sizes: {reason}"
+        ) from error
     assign_weights(model, weights, source, complete=complete)
     return model.eval()
 
@@ -321,12 +325,12 @@ def _read_config(model_class: type[Model], folder: Path, overrides: dict[str, ob
     """The model's config: keys of config.json that it knows, then `overrides`."""
     path = folder / "config.json"
     try:
-        stored = json.loads(path.read_text())
+        stored = json.loads(path.read_text("utf-8-sig"))
         if not isinstance(stored, dict):
             raise ValueError("it is not an object")
     except FileNotFoundError:
         raise LongscaleError(f"{path}: there is no such file; a checkpoint needs one.") from None
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LongscaleError(f"{path}: not a JSON object ({error}).") from error
     config_class = model_class.config_class
     known = {*config_class.__dataclass_fields__, "num_labels"} - _FOREIGN_CONFIG_KEYS
@@ -337,12 +341,24 @@ def _read_config(model_class: type[Model], folder: Path, overrides: dict[str, ob
     try:
         stored = _family_of(model_class).config(stored)
         stored = {key: value for key, value in stored.items() if key in known}
+        _check_numbers(config_class, stored)
         return config_class(**(stored | overrides))
     except LongscaleError as error:
         raise LongscaleError(f"{path}: {error}") from error
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # transformers' checks raise classes of huggingface_hub, too
         reason = " ".join(str(error).split())
         raise LongscaleError(f"{path}: a value does not fit: {reason}") from error
+
+
+def _check_numbers(config_class: type, stored: dict[str, object]) -> None:
+    """Raise where a key whose default is a number has something else (transformers' own check
+    fails to say so).
+    """
+    for key, value in stored.items():
+        field = config_class.__dataclass_fields__.get(key)
+        wants_number = field is not None and type(field.default) in (int, float)
+        if wants_number and value is not None and type(value) not in (int, float):
+            raise LongscaleError(f"{key} is {str(value)[:80]!r}, but must be a number.")
 
 
 def _read_weights(folder: Path) -> tuple[Weights, Path]:
@@ -351,14 +367,14 @@ def _read_weights(folder: Path) -> tuple[Weights, Path]:
     if path.is_file():
         try:
             return safetensors.torch.load_file(path), path
-        except SafetensorError as error:
+        except Exception as error:  # of a broken file: SafetensorError, KeyError, OSError, ...
             raise LongscaleError(f"{path}: not a readable safetensors file ({error}).") from error
     path = folder / PICKLE
     if not path.is_file():
         raise LongscaleError(f"{folder}: there is neither {SAFETENSORS} nor {PICKLE}.")
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # of a broken file: any that an unpickler or zipfile can raise
         raise LongscaleError(
             f"{path}: not a file of weights alone; a truncated file, or a pickle with objects "
             "or code in it, is not read."

@@ -10,6 +10,7 @@ from longscale.files import atomic_folder, atomic_path
 from longscale.genome.hub import hub_file
 from longscale.models.characters import read_vocab
 from longscale.models.checkpoint import convert_checkpoint, copy_weights
+from longscale.models.tokenizer import read_tokenizer
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 TOKENIZERS = ("tokenizer.json", "vocab.txt")
@@ -128,6 +129,7 @@ def _tokenizer_json(folder: Path) -> bytes:
     """The content of the folder's tokenizer.json, or of one made from its vocab.txt."""
     path, vocabulary = (folder / name for name in TOKENIZERS)
     if path.is_file():
+        read_tokenizer(folder)
         return path.read_bytes()
     if vocabulary.is_file():
         return read_vocab(vocabulary).to_str(pretty=True).encode()

@@ -2,6 +2,7 @@
 readout spans.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from longscale.models.token_spans import TokenSpans, token_spans
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
 UNK, CLS, SEP, PAD, MASK = range(len(SPECIAL_TOKENS))
 CLS_PLACE = 0  # in every window
+MOST_IDS = 1 << 16  # EncodedWindows.ids is uint16
 LEAST_TOKENS = 3  # of a window that keeps its variant: [CLS], the variant's token, [SEP]
 TRAINING_CHUNK_BP = 500
 TRAINING_SAMPLE_BP = 8_000_000
@@ -179,7 +181,31 @@ def load_tokenizer(folder: str | Path) -> Tokenizer:
             f"{Path(folder) / 'tokenizer.json'}: the ids of {', '.join(SPECIAL_TOKENS)} are"
             f" {found}, but must be 0 to 4 (DNABERT-2's layout)"
         )
+    for fault in _layout_faults(tokenizer):
+        raise LongscaleError(f"{Path(folder) / 'tokenizer.json'}: {fault}")
     return tokenizer
+
+
+def _layout_faults(tokenizer: Tokenizer) -> Iterator[str]:
+    """What would make wrong tokens of every window, in words."""
+    most = max(tokenizer.get_vocab().values())
+    if most > MOST_IDS - 1:
+        yield f"its largest id is {most}, but must be below {MOST_IDS:,}"
+    ids = _without_settings(tokenizer).encode("ACGTACGTTTGCA").ids
+    if len(ids) < LEAST_TOKENS or (ids[0], ids[-1]) != (CLS, SEP):
+        yield "it does not put [CLS] before and [SEP] behind a sequence, as its post_processor must"
+    elif UNK in ids[1:-1]:
+        yield "its vocabulary does not spell A, C, G and T in upper case, of which windows are made"
+
+
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, model: str) -> None:
+    """Raise where a tokenizer makes ids for which a model, named `model`, has no embedding."""
+    most = max(tokenizer.get_vocab().values())
+    if most >= vocab_size:
+        raise LongscaleError(
+            f"{model}: its vocab_size is {vocab_size}, but its tokenizer has ids up to {most}; the"
+            " two must belong together"
+        )
 
 
 def read_tokenizer(folder: str | Path) -> Tokenizer:

@@ -99,5 +99,9 @@ def _draw_cluster(axes: Axes, rows: pd.DataFrame, cluster: int) -> Line2D:
 
 
 def shorten_name(name: str) -> str:
-    """The end of a long name: that is where paths and line numbers differ."""
+    """The end of a long name: that is where paths and line numbers differ.
+
+    What cannot be printed, and in part stands in no SVG, becomes the replacement character.
+    """
+    name = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
     return name if len(name) <= LABEL_CHARACTERS else "…" + name[1 - LABEL_CHARACTERS :]

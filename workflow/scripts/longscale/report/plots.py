@@ -41,6 +41,7 @@ STYLE = {
     "xtick.major.width": 0.6,
     "ytick.major.width": 0.6,
     "svg.hashsalt": "longscale",  # the same table gives the same bytes
+    "text.parse_math": False,  # names come from data, where a $ is a $
 }
 
 

@@ -81,7 +81,7 @@ class Recipe:
             raw = yaml.safe_load(Path(path).read_text())
             tasks = {name: TaskRecipe(**row) for name, row in raw.pop("tasks").items()}
             recipe = cls(tasks=tasks, **raw)
-        except (yaml.YAMLError, OSError, TypeError, KeyError, AttributeError) as error:
+        except (yaml.YAMLError, OSError, TypeError, ValueError, KeyError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise LongscaleError(f"{path}: not a recipe of a simulation: {reason}") from error
         unknown = set(overrides or {}) - set(recipe.assembly)
@@ -90,8 +90,18 @@ class Recipe:
                 f"{path}: `assembly` has no key {sorted(unknown)[0]!r};"
                 f" known: {', '.join(recipe.assembly)}"
             )
+        for key, value in (overrides or {}).items():
+            if not _alike(value, recipe.assembly[key]):
+                raise LongscaleError(
+                    f"{path}: assembly.{key} is {value!r}, but must be a value like"
+                    f" {recipe.assembly[key]!r}"
+                )
         recipe.assembly.update(overrides or {})
-        for fault in recipe.faults():
+        try:
+            faults = list(recipe.faults())
+        except (TypeError, ValueError, KeyError, AttributeError) as error:
+            raise LongscaleError(f"{path}: a value is of the wrong kind: {error}") from error
+        for fault in faults:
             raise LongscaleError(f"{path}: {fault}")
         return recipe
 
@@ -116,6 +126,16 @@ class Recipe:
                 f"assembly.locus_bp is {self.assembly['locus_bp']}, but elements reach so"
                 f" far that it must be at least {needed}"
             )
+
+
+def _alike(value: object, own: object) -> bool:
+    """Whether a value can stand where the recipe has `own`: a number from 0 on, or a list of such
+    numbers.
+    """
+    if isinstance(own, list):
+        return isinstance(value, list) and len(value) == len(own) and all(map(_alike, value, own))
+    kinds = (int,) if isinstance(own, int) else (int, float)
+    return type(value) in kinds and 0 <= value < float("inf")
 
 
 @dataclass

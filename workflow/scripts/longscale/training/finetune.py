@@ -15,7 +15,7 @@ from longscale.errors import LongscaleError
 from longscale.genome.sequence import Genome
 from longscale.models.checkpoint import load_checkpoint
 from longscale.models.dnabert2 import DNABERT2PreTrainedModel, match_alpha
-from longscale.models.tokenizer import load_tokenizer
+from longscale.models.tokenizer import check_vocabulary, load_tokenizer
 from longscale.training.loop import NOT_LEARNED, has_learned, processes, save_trained, train
 from longscale.training.lora import add_lora
 from longscale.training.protocols import PROTOCOLS, Examples, Protocol
@@ -43,7 +43,12 @@ def matching_batches(examples: Examples) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def start_model(
-    protocol: Protocol, pretrained: Path, attention: str, examples: Examples, tissues: list[str]
+    protocol: Protocol,
+    pretrained: Path,
+    tokenizer: Tokenizer,
+    attention: str,
+    examples: Examples,
+    tissues: list[str],
 ) -> DNABERT2PreTrainedModel:
     """The pretrained encoder with a new head; cos-matched is measured on the training windows."""
     model = load_checkpoint(
@@ -54,6 +59,7 @@ def start_model(
         tissues=tissues,
         num_labels=2,
     )
+    check_vocabulary(tokenizer, model.config.vocab_size, str(pretrained))
     if parse_attention(attention).learned:
         match_alpha(model, matching_batches(examples))
     return model
@@ -103,7 +109,7 @@ def finetune(
             f"{split}: {len(rows):,} variants ({int(rows['label'].sum()):,} positive),"
             f" {int(sets[split].lengths.sum()):,} tokens"
         )
-    model = start_model(steps, Path(pretrained), attention, sets["train"], tissues)
+    model = start_model(steps, Path(pretrained), tokenizer, attention, sets["train"], tissues)
     adapted = add_lora(model, **options["lora"]) if options["lora"] else None
     report(f"n_train is {model.config.n_train} tokens at {window_bp} bp; attention {attention}")
     folder = Path(folder)

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.trainer_utils import EvalLoopOutput
 
 from longscale.errors import LongscaleError
-from longscale.files import atomic_folder
+from longscale.files import atomic_path, checksum
 from longscale.models.masked_lm import IGNORED_LABEL
 from longscale.provenance import digest
 
@@ -33,6 +34,9 @@ NOT_LEARNED = "not_learned"
 
 # A last development loss that is lower than all others by a larger share is still falling.
 CONVERGED_WITHIN = 0.01
+
+# Of a checkpoint: its files and their checksums.
+SEAL = "sealed.json"
 
 # A run that is killed loses the work since its last checkpoint.
 MOST_SECONDS_UNSAVED = 600
@@ -121,6 +125,15 @@ class SaveNowAndThen(TrainerCallback):
             control.should_save = True
 
 
+class SealCheckpoint(TrainerCallback):
+    """What is cut or damaged later, by a full disk or a failing one, is not resumed from."""
+
+    def on_save(self, args, state, control, **kwargs) -> None:  # noqa: ANN001, ARG002, ANN003
+        """When all files are written, those of other processes, too (`_save_rng_state`)."""
+        if is_main_process():
+            seal(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+
 class OneDeviceArguments(TrainingArguments):
     """A process uses one GPU, however many it sees.
 
@@ -143,13 +156,26 @@ def device_precision(precision: str) -> dict[str, bool]:
     return {"bf16": precision == "bf16", "fp16": precision == "fp16"}
 
 
+def seal(checkpoint: Path) -> None:
+    """Write down the checksum of each file of a finished checkpoint."""
+    names = [path.name for path in checkpoint.iterdir() if path.name != SEAL]
+    with atomic_path(checkpoint / SEAL) as part:
+        part.write_text(json.dumps({name: checksum(checkpoint / name) for name in names}))
+
+
 def is_whole(checkpoint: Path) -> bool:
-    """Whether its last file was written."""
+    """Whether it was sealed, and all that it held then is as it was."""
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text())
-    except (OSError, ValueError):
+        sealed = json.loads((checkpoint / SEAL).read_text())
+        return all(checksum(checkpoint / name) == found for name, found in sealed.items())
+    except (OSError, ValueError, AttributeError):
         return False
-    return True
+
+
+def best_before(checkpoint: Path) -> Path | None:
+    """The checkpoint that was the best one when this one was written, if there was one."""
+    best = json.loads((checkpoint / "trainer_state.json").read_text())["best_model_checkpoint"]
+    return checkpoint.with_name(Path(best).name) if best else None
 
 
 def usable_checkpoint(
@@ -163,11 +189,13 @@ def usable_checkpoint(
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         stamp.write_text(settings)
-    steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*")}
-    for step, path in list(steps.items()):
-        if not is_whole(path):
-            shutil.rmtree(steps.pop(step))
-    return str(steps[max(steps)]) if steps else None
+    whole = {path for path in folder.glob("checkpoint-*") if is_whole(path)}
+    # Without the best one a training would end with its last weights.
+    usable = {path for path in whole if best_before(path) in {None, *whole}}
+    for path in set(folder.glob("checkpoint-*")) - usable:
+        report(f"{path.name} is not whole any more: it is not resumed from")
+        shutil.rmtree(path)
+    return str(max(usable, key=lambda path: int(path.name.rsplit("-", 1)[1]), default="")) or None
 
 
 def train(
@@ -223,7 +251,7 @@ def train(
         data_collator=collate,
         train_dataset=Indices(examples),
         eval_dataset=Indices(dev[1]) if dev else None,
-        callbacks=[log, SaveNowAndThen()],
+        callbacks=[log, SaveNowAndThen(), SealCheckpoint()],
     )
     trainer.dev_collate = dev[0] if dev else None
     if patience is not None:
@@ -369,9 +397,19 @@ def require_finite(outcome: dict, section: str) -> None:
 
 
 def save_trained(model: PreTrainedModel, folder: str | Path, record: dict) -> None:
-    """The model's own files and training.json in `folder`, all or none of them; written once."""
+    """The model's own files and training.json in `folder`, each whole, and nothing else.
+
+    What else was there, the checkpoints among it, goes when all of them stand: a run that is killed
+    before goes on from its last checkpoint.
+    """
     if not is_main_process():
         return
-    with atomic_folder(folder) as part:
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".model.") as part:
         model.save_pretrained(part)
-        (part / "training.json").write_text(json.dumps(record, indent=1, allow_nan=True) + "\n")
+        text = json.dumps(record, indent=1, allow_nan=True) + "\n"
+        Path(part, "training.json").write_text(text)
+        written = [path.replace(folder / path.name) for path in Path(part).iterdir()]
+    for path in set(folder.iterdir()) - set(written):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -48,6 +48,8 @@ SHARED_HINT = (
 _BATCH_ROWS = 50_000
 _CHUNK_BP = 256
 _SHOWN_BP = 24
+_SHOWN_CHARACTERS = 60
+_MOST_HINTS = 20  # a search for the nearest name costs milliseconds; a wrong column has many names
 LABELS = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
 
 
@@ -89,6 +91,8 @@ class Ledger:
         if not self._frames:
             return pd.DataFrame(columns=REJECTED_COLUMNS).astype({"line": np.int64})
         entries = pd.concat(self._frames, ignore_index=True)
+        # What stood in a quoted field with line ends is still told in one line.
+        entries["sentence"] = entries["sentence"].str.replace(r"\s+", " ", regex=True)
         return entries.sort_values("line", kind="stable", ignore_index=True)
 
 
@@ -155,15 +159,25 @@ def _trim_right_and_shift(
     genome: Genome, contig: str, pos: int, ref: str, alt: str
 ) -> tuple[int, str, str]:
     """Drop equal last bases; when an allele runs empty, put the left flank before both."""
-    while ref[-1] == alt[-1]:
-        if pos == 1 and min(len(ref), len(alt)) == 1:
-            break  # nothing stands before the first base of a contig
-        ref, alt = ref[:-1], alt[:-1]
+    while shared := _shared_end(ref, alt):
+        if pos == 1:  # nothing stands before the first base of a contig
+            shared = min(shared, len(ref) - 1, len(alt) - 1)
+            if not shared:
+                break
+        ref, alt = ref[:-shared], alt[:-shared]
         if not ref or not alt:
             start = max(pos - 1 - _CHUNK_BP, 0)
             flank = genome.fetch(contig, start, pos - 1).tobytes().decode("ascii")
             pos, ref, alt = start + 1, flank + ref, flank + alt
     return pos, ref, alt
+
+
+def _shared_end(a: str, b: str) -> int:
+    """Number of last letters that two texts share."""
+    shared, most = 0, min(len(a), len(b))
+    while shared < most and a[-1 - shared] == b[-1 - shared]:
+        shared += 1
+    return shared
 
 
 def _batches(records: Iterable[RawVariant]) -> Iterator[tuple[int, pd.DataFrame]]:
@@ -229,7 +243,7 @@ def _parse(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
 
     labels = batch["label"].str.lower().map(LABELS)
     bad = labels.isna().to_numpy()
-    shown = batch.loc[bad, "label"]
+    shown = batch.loc[bad, "label"].map(_shown)
     several = np.where(shown.str.contains(","), ", for all alternative alleles or for each", "")
     sentences = "the label is '" + shown + "': it must be 0 or 1" + several
     batch = ledger.reject(batch, bad, "unparseable", sentences)
@@ -244,8 +258,9 @@ def parse_whole(batch: pd.DataFrame, column: str, shown: str, ledger: Ledger) ->
 
     `shown`: what the file calls the column.
     """
-    bad = ~batch[column].str.fullmatch(r"\d{1,12}(\.0+)?").to_numpy(dtype=bool)
-    sentences = f"{shown} is '" + batch.loc[bad, column] + "', which is not a whole number"
+    bad = ~batch[column].str.fullmatch(r"[0-9]{1,12}(\.0+)?").to_numpy(dtype=bool)
+    found = batch.loc[bad, column].map(_shown)
+    sentences = f"{shown} is '" + found + "', which is not a whole number of at most 12 digits"
     batch = ledger.reject(batch, bad, "unparseable", sentences)
     # Exact: at most 12 digits.
     return batch.assign(**{column: batch[column].astype(np.float64).astype(np.int64)})
@@ -257,10 +272,10 @@ def resolve_contigs(
     """The genome's own name of each contig."""
     names = batch["contig"].unique()
     resolved = {name: name if name in genome.lengths else aliases.get(name, "") for name in names}
+    not_there = [name for name, contig in resolved.items() if contig not in genome.lengths]
     sentence = {
-        name: _unknown_contig(name, contig, genome, aliases)
-        for name, contig in resolved.items()
-        if contig not in genome.lengths
+        name: _unknown_contig(name, resolved[name], genome, aliases, hint=number < _MOST_HINTS)
+        for number, name in enumerate(not_there)
     }
     unknown = batch["contig"].isin(list(sentence)).to_numpy()
     sentences = batch.loc[unknown, "contig"].map(sentence)
@@ -268,12 +283,15 @@ def resolve_contigs(
     return batch.assign(contig=batch["contig"].map(resolved).astype("str"))
 
 
-def _unknown_contig(name: str, contig: str, genome: Genome, aliases: Mapping[str, str]) -> str:
+def _unknown_contig(
+    name: str, contig: str, genome: Genome, aliases: Mapping[str, str], *, hint: bool
+) -> str:
     if contig:
         return f"contig '{name}' is {contig}, which the genome file does not hold"
-    near = difflib.get_close_matches(name, [*genome.lengths, *aliases], n=1)
-    hint = f"; the nearest known name is '{near[0]}'" if near else ""
-    return f"contig '{name}' is neither in the genome nor a known alias{hint}"
+    known = [*genome.lengths, *aliases] if hint else []
+    near = difflib.get_close_matches(name[:_SHOWN_CHARACTERS], known, n=1)
+    nearest = f"; the nearest known name is '{near[0]}'" if near else ""
+    return f"contig '{_shown(name)}' is neither in the genome nor a known alias{nearest}"
 
 
 def _check_alleles(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
@@ -295,6 +313,13 @@ def _check_alleles(batch: pd.DataFrame, ledger: Ledger) -> pd.DataFrame:
         batch = ledger.reject(batch, bad, "invalid_allele", sentences)
     same = (batch["ref"] == batch["alt"]).to_numpy()
     return ledger.reject(batch, same, "no_alternative", "ALT equals REF")
+
+
+def _shown(text: str) -> str:
+    """What stands in a field, as it is shown to a person."""
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[:_SHOWN_CHARACTERS]}... ({len(text):,} characters)"
 
 
 def shorten(allele: str) -> str:

@@ -30,6 +30,10 @@ VCF_COLUMNS = ("label", *OPTIONAL_COLUMNS)
 
 _PARQUET_BATCH_ROWS = 50_000
 
+# The csv module's own limit of 131,072 would refuse a file for one long allele; without any, a
+# quotation mark that is never closed would take the rest of the file into memory.
+csv.field_size_limit(1 << 24)
+
 
 class RawVariant(NamedTuple):
     """One row of a variant file as it stands there.
@@ -198,9 +202,23 @@ def read_delimited(path: str | Path, columns: Mapping[str, str]) -> Iterator[Del
                     yield DelimitedRow(line, problem=_field_count(len(fields), len(header)))
                 line = reader.line_num + 1
     except UnicodeDecodeError as error:
-        raise LongscaleError(f"{path}: near line {line}: not UTF-8 text ({error})") from error
+        raise LongscaleError(
+            f"{path}: line {_line_of_bad_text(path)}: not UTF-8 text ({error})"
+        ) from error
     except (csv.Error, OSError, EOFError, zlib.error) as error:
         raise LongscaleError(f"{path}: line {line} cannot be read: {error}") from error
+
+
+def _line_of_bad_text(path: Path) -> int:
+    """The first line that is not UTF-8 (decoding runs ahead of the lines that are read)."""
+    opener = gzip.open if path.suffix.lower() == ".gz" else open
+    with opener(path, "rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError:
+                return number
+    return number
 
 
 def _field_count(found: int, expected: int) -> str:
@@ -245,18 +263,19 @@ def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
             if not file.is_bcf:
                 _read_as_text(file.header, keys.values())
             for record in file:
-                line += 1
                 values = {
                     key: _info_text(record.info, name, name in flags) for key, name in keys.items()
                 }
-                yield RawVariant(
-                    line,
+                row = RawVariant(
+                    line + 1,
                     record.chrom,
                     str(record.pos),
                     record.ref or "",
                     record.alts or (),
                     **values,
                 )
+                line += 1
+                yield row
     except (OSError, ValueError, KeyError, EOFError, zlib.error) as error:
         # What htslib says of a file that it cannot open names our own copy of it.
         place = f"{unit} {line + 1} cannot be read ({error})" if unit else "cannot be read"
