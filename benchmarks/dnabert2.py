@@ -41,6 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
 
 import torch
 import torch.nn.functional as F
+from side_by_side import flush_denormal
 
 from longscale.attention.alibi import alibi_slopes
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2Model
@@ -193,7 +194,7 @@ def autocast(options: argparse.Namespace) -> torch.autocast:
 
 def set_up(side: str) -> None:
     """Torch's defaults for `dense`; for ours what each job of the workflow sets."""
-    torch.set_flush_denormal(side == "ours")
+    flush_denormal(side == "ours")
     torch.set_float32_matmul_precision("highest")
     if side == "ours":
         use_onednn()
@@ -263,7 +264,7 @@ def compare(mode: str, lengths: list[int], model: DNABERT2Model, options) -> dic
     limit = 1e-4 if options.dtype == "fp32" else 0.2
     if not difference <= limit:
         sys.exit(f"{mode}, {lengths}: the sides differ by {difference:.1e}, more than {limit}")
-    torch.set_flush_denormal(True)
+    flush_denormal(True)
     products, operations = matrix_products(model, lengths, options)
     factor = 3 if mode == "training" else 1
     sides = {side: SIDES[mode](side, model, batch, options) for side in ("ours", "dense")}

@@ -55,7 +55,7 @@ def protocols_table(study: pd.DataFrame, task: str) -> pd.DataFrame:
         (study["task"] == task) & (study["attention"] == "dot") & (study["rule"] == "none")
     ]
     of = rows.groupby("protocol").get_group
-    return pd.DataFrame({"protocol": name} | by_length(of((name,))) for name in PROTOCOLS)
+    return pd.DataFrame({"protocol": name} | by_length(of(name)) for name in PROTOCOLS)
 
 
 def rules_table(study: pd.DataFrame, task: str) -> pd.DataFrame:
@@ -65,7 +65,7 @@ def rules_table(study: pd.DataFrame, task: str) -> pd.DataFrame:
     for attention in ("dot", "cos-matched", "cos16"):
         own = rows[rows["attention"] == attention].groupby("rule").get_group
         for rule in ("infoscale", *(f"infoscale{ending}" for ending in RULES)):
-            lines.append({"attention": attention, "rule": rule} | by_length(own((rule,))))
+            lines.append({"attention": attention, "rule": rule} | by_length(own(rule)))
     return pd.DataFrame(lines)
 
 

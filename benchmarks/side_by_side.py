@@ -1,5 +1,6 @@
-"""What the benchmarks of the genome share: sides timed in turn, and where they ran."""
+"""What benchmarks share: sides timed in turn, where they ran, what a side sets in each thread."""
 
+import ctypes
 import os
 import platform
 import statistics
@@ -41,3 +42,15 @@ def describe_run() -> str:
     processor = names[0] if names else platform.processor() or platform.machine()
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
     return f"{time.strftime('%Y-%m-%d')}, {processor}, {load}: python {' '.join(sys.argv)}"
+
+
+def flush_denormal(flush: bool) -> None:
+    """`torch.set_flush_denormal` in this thread and in those of torch's pool that exist already.
+
+    A job calls it before there are any, and they inherit it; two sides in one process cannot.
+    """
+    import torch  # not every benchmark computes with it
+
+    pool = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
+    set_it = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: torch.set_flush_denormal(flush))
+    pool.GOMP_parallel(set_it, None, torch.get_num_threads(), 0)
