@@ -11,7 +11,7 @@ rule download_probe_file:
         runtime=more_each_attempt(120),
     params:
         files=lambda wildcards: [wildcards.lrb_file],
-        folder=results("downloads/probe"),
+        folder=lambda wildcards: results("downloads/probe"),
         revision=PROBE["revision"],
     script:
         "../workflow/scripts/download_probe_files.py"
@@ -24,7 +24,7 @@ use rule download_probe_file as download_probe_shards with:
         logs("download_probe_shards/{lrb_folder}"),
     params:
         files=lambda wildcards: LRB_SHARDS[wildcards.lrb_folder],
-        folder=results("downloads/probe"),
+        folder=lambda wildcards: results("downloads/probe"),
         revision=PROBE["revision"],
 
 
@@ -263,7 +263,7 @@ rule build_lrb_table:
         kinds={task: row["kind"] for task, row in PROBE_RECIPE.items()},
         tasks={task: ceiling_lengths(task) for task in PROBE["tasks"]},
         cells=[cell.path for cell in probed_cells() + zero_shot_cells()],
-        folder=results("probe"),
+        folder=lambda wildcards: results("probe"),
     script:
         "../workflow/scripts/build_lrb_table.py"
 

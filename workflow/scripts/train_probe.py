@@ -30,7 +30,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     run_probe(
         rows,
         source,
-        np.load(snakemake.input.labels, mmap_mode="r"),
+        np.load(snakemake.input.labels, mmap_mode="r", allow_pickle=False),
         Path(snakemake.output.folds).parent,
         kind=snakemake.params.kind,
         outputs=facts["names"],

@@ -90,7 +90,7 @@ def _scored(
     if (cell.path / "zero_shot.parquet").exists():
         scores = pd.read_parquet(cell.path / "zero_shot.parquet")
         numbers = scores["row"].to_numpy()
-        labels = np.load(files.labels, mmap_mode="r")[numbers, 0]
+        labels = np.load(files.labels, mmap_mode="r", allow_pickle=False)[numbers, 0]
         for name in scores.columns.drop("row"):
             yield f"auroc_{name}", numbers, labels, scores[[name]].to_numpy().T
 

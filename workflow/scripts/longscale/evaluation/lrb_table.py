@@ -308,7 +308,7 @@ def _zero_shot_rows(
     """AUROC and AUPRC of each score, all rows of the file."""
     scores = pd.read_parquet(cell.path / "zero_shot.parquet")
     numbers = scores["row"].to_numpy()
-    labels = np.load(files.labels, mmap_mode="r")[numbers]
+    labels = np.load(files.labels, mmap_mode="r", allow_pickle=False)[numbers]
     draws = draw_task_blocks(*draw, rows, numbers, labels[:, 0])
     task, _, resamples, seed = draw
     for name in scores.columns.drop("row"):
@@ -379,7 +379,7 @@ def single_labels(
     """Labels of `numbers` where the task has two classes and one output."""
     if record["kind"] in REGRESSION or len(record["outputs"]) > 1:
         return None
-    return np.load(files.labels, mmap_mode="r")[numbers, 0]
+    return np.load(files.labels, mmap_mode="r", allow_pickle=False)[numbers, 0]
 
 
 class _RegressionTally:
@@ -496,7 +496,7 @@ def read_parts(cell: ProbeCell, files: TaskFiles, record: dict[str, Any]) -> Ite
     profile = record["kind"] == "profile"
     places = ["row", "bin"] if profile else ["row"]
     outputs = record["outputs"]
-    labels = np.load(files.labels, mmap_mode="r")
+    labels = np.load(files.labels, mmap_mode="r", allow_pickle=False)
     ceiling = files.ceilings.get(cell.context_bp)
     truth = pd.read_parquet(ceiling).set_index(places) if ceiling else None
     path = cell.path / "predictions.parquet"

@@ -106,7 +106,7 @@ def load(folder: Path, *, logits: bool) -> EnformerEncoder:
     except ImportError as error:
         raise LongscaleError(
             f"architecture: enformer needs the package enformer-pytorch ({error}); install it "
-            "with pip install --no-deps enformer-pytorch==0.8.12 einops polars polars-runtime-32"
+            "with pip install --no-deps -r requirements-enformer.txt"
         ) from error
     if logits:
         raise LongscaleError(f"{folder}: Enformer has no masked-LM head")
