@@ -17,9 +17,7 @@ from longscale.evaluation.lrb_table import (
     LRB_COLUMNS,
     ProbeCell,
     build_detail_table,
-    build_leaderboard,
     build_lrb_table,
-    build_wide_table,
     read_lrb_table,
     read_published,
 )
@@ -244,36 +242,6 @@ def test_published_numbers_are_those_that_are_printed():
     keys = ["task", "model", "context_bp", "extension", "metric"]
     places = found[keys].astype(object).where(found[keys].notna(), None)
     assert dict(zip(map(tuple, places.to_numpy()), found["value"], strict=True)) == expected
-
-
-def test_wide_form_has_a_column_per_extension():
-    wide = build_wide_table(lrb_table._typed(read_published(PUBLISHED)))
-    own = wide[(wide["model"] == "NT-50M") & (wide["metric"] == "auroc")].dropna()
-    assert own["context_bp"].tolist() == [12000, 24000, 48000, 96000, 192000]
-    assert own["ntk"].tolist() == ["0.718", "0.720", "0.726", "0.734", "0.730"]
-    assert own["extended-48000"].tolist() == ["0.729", "0.730", "0.732", "0.738", "0.742"]
-    enformer = wide[(wide["model"] == "Enformer") & (wide["metric"] == "auroc")]
-    assert enformer[["none", "extended-24000"]].to_numpy().tolist() == [["0.755", ""]]
-
-
-def test_leaderboard_has_the_best_context_of_each(tmp_path, variant):
-    _, _, files, frame, _ = variant
-    worse = frame.assign(**{"fold0:label": 0.0, "fold1:label": 0.0})
-    cells = [
-        write_cell(tmp_path, worse, "variant", ["label"], context=500),
-        write_cell(tmp_path, frame, "variant", ["label"], context=1000),
-        write_cell(tmp_path, worse, "variant", ["label"], context=0, model="my_features"),
-    ]
-    table = build(cells, files, published=PUBLISHED)
-    board = build_leaderboard(table)
-    own = board[board["task"] == "t"]
-    assert own["model"].tolist() == ["m", "my_features"]
-    assert own["rank"].tolist() == [1, 2]
-    assert own["context_bp"].tolist() == [1000, 0]
-    assert own["contexts"].tolist() == [2, 1]
-    assert own["value_lo"].notna().all()
-    theirs = board[board["task"] == "variant_effect_causal_eqtl"]
-    assert theirs.iloc[0][["model", "rank"]].tolist() == ["Enformer", 1]
 
 
 def test_a_context_without_a_ceiling_has_none(tmp_path, variant):

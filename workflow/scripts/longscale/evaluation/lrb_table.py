@@ -26,7 +26,6 @@ from longscale.evaluation.compare import (
     TASK_FLAGS,
     SeedDraws,
     interval,
-    interval_text,
     join_flags,
     ordered_cells,
     read_table,
@@ -200,40 +199,6 @@ def read_lrb_table(path: str | Path) -> pd.DataFrame:
 def _typed(table: pd.DataFrame) -> pd.DataFrame:
     """Whole numbers as such, also beside missing ones."""
     return table.astype(dict.fromkeys(WHOLE_NUMBERS, "Int64"))
-
-
-# ----------------------------------------------------------------------------- other forms
-
-
-def build_wide_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Input length x model context: a row per task, metric, model, rule and `context_bp`, a text
-    column per extension (`0.730 [0.721, 0.739]`, with ` *` behind it where there are flags)."""
-    by = ["task", "metric", "model", "rule", "context_bp"]
-    wide = (
-        table.assign(text=table.apply(interval_text, axis=1, metric="value"))
-        .set_index([*by, "published", "extension"])["text"]
-        .unstack("extension", fill_value="")
-        .rename_axis(columns=None)
-    )
-    first = [name for name in ("none",) if name in wide]
-    return wide[[*first, *wide.columns.drop(first)]].reset_index()
-
-
-def build_leaderboard(table: pd.DataFrame) -> pd.DataFrame:
-    """The best context of each model and features file, by the task's headline metric.
-
-    Columns: `task, rank`, those of the row, and `contexts`, among how many it is the best. It is so
-    in part by chance where there are several: the interval does not hold that choice.
-    """
-    ranked = table["metric"].isin(HEADLINES) | table["metric"].str.startswith("auroc_")
-    entry = ["task", "model", "rule", "extension", "metric", "published"]
-    valued = table[ranked].dropna(subset="value")
-    contexts = valued.groupby(entry)["value"].transform("size")
-    best = valued.assign(contexts=contexts).sort_values("value", ascending=False, kind="stable")
-    best = best.drop_duplicates(entry).sort_values("task", kind="stable", ignore_index=True)
-    rank = best.groupby("task")["value"].rank(method="min", ascending=False).astype(int)
-    best.insert(1, "rank", rank)
-    return best
 
 
 def build_detail_table(cells: Iterable[ProbeCell], tasks: Mapping[str, TaskFiles]) -> pd.DataFrame:
