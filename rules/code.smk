@@ -51,3 +51,4 @@ if workflow.is_main_process:
     onstart:
         atexit.unregister(remember_code)
         code_changes.write_record(DECISION.record, CODE_RECORD)
+        record_run()

@@ -1,4 +1,11 @@
 # From NCBI's files (or a simulation in their shape) to a FASTA with UCSC names.
+# These run beside Snakemake, never on a cluster's node.
+localrules:
+    download_md5checksums,
+    download_genome_file,
+    download_assembly_report,
+
+
 if GENOME["simulate"] is not None:
 
     rule simulate_genome:
@@ -18,8 +25,7 @@ if GENOME["simulate"] is not None:
         conda:
             CONDA_ENV
         resources:
-            mem_mb=more_each_attempt(2000),
-            runtime=more_each_attempt(30),
+            **NEEDS,
         params:
             overrides=GENOME["assembly"],
         script:
@@ -36,8 +42,7 @@ rule download_md5checksums:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     params:
         url=GENOME["md5checksums"],
     script:
@@ -57,8 +62,7 @@ rule download_genome_file:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(240),
+        **NEEDS,
     params:
         url=GENOME["fasta"],
     script:
@@ -93,8 +97,7 @@ rule convert_ncbi2ucsc:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(1000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         truncated=GENOME["truncated"],
         url=GENOME["fasta"],
@@ -115,7 +118,6 @@ rule fold_genome:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(1000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     script:
         "../workflow/scripts/fold_genome.py"

@@ -14,11 +14,18 @@ RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 # from before stay valid.
 LATER_OPTIONS = {"gradient_checkpointing": False, "processes": 1, "lora": None}
 
+# A job of several nodes starts one task on each; the plugin for Slurm then leaves srun to it.
+NODES = config["finetune"]["nodes"]
+PROCESSES_ON_A_NODE = -(-config["finetune"]["processes"] // NODES)
+SEVERAL_NODES = (
+    {"nodes": NODES, "tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"} if NODES > 1 else {}
+)
+
 
 def finetune_options():
     """What a fine-tuning depends on; the script reads the whole section."""
-    options = config["finetune"].items()
-    return {key: value for key, value in options if LATER_OPTIONS.get(key, ...) != value}
+    options = {key: value for key, value in config["finetune"].items() if key != "nodes"}
+    return {key: value for key, value in options.items() if LATER_OPTIONS.get(key, ...) != value}
 
 
 def simulated_input(key):

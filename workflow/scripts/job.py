@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from longscale.claims import claim
 from longscale.errors import LongscaleError
 from longscale.threads import use_threads
 
@@ -39,7 +40,8 @@ def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]
                 print(f"{snakemake.rule}: {text}", file=sys.stderr, flush=True)
 
         try:
-            yield report
+            with claim(path.with_name(f"{path.name}.claim"), report):
+                yield report
             report(f"done in {time.monotonic() - started:.1f} s on {device_used()}")
         except LongscaleError as error:
             print(f"error: {error}", file=log)
