@@ -93,13 +93,13 @@ rule finetune:
     # Before any scoring: what hangs on it is long, and cores would idle at the end.
     priority: 10
     group:
-        grouped("finetune", "train" if NODES == 1 else None)
+        grouped("finetune", None if SEVERAL_PROCESSES else "train")
     conda:
         CONDA_ENV
     threads: config["finetune"]["threads"] * PROCESSES_ON_A_NODE
     resources:
         **GPU_NEEDS,
-        **SEVERAL_NODES,
+        **SEVERAL_PROCESSES,
     params:
         options=finetune_options(),
     script:

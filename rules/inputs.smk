@@ -14,12 +14,14 @@ RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 # from before stay valid.
 LATER_OPTIONS = {"gradient_checkpointing": False, "processes": 1, "lora": None}
 
-# A job of several nodes starts one task on each; the plugin for Slurm then leaves srun to it.
+# How the plugin for Slurm asks for several processes: one task, or one on each of several nodes, whose
+# job then calls srun itself.
 NODES = config["finetune"]["nodes"]
 PROCESSES_ON_A_NODE = -(-config["finetune"]["processes"] // NODES)
-SEVERAL_NODES = (
-    {"nodes": NODES, "tasks": NODES, "tasks_per_gpu": 0, "mpi": "srun"} if NODES > 1 else {}
-)
+SEVERAL_PROCESSES = {
+    **({"nodes": NODES, "tasks_per_gpu": 0} if config["finetune"]["processes"] > 1 else {}),
+    **({"tasks": NODES, "mpi": "srun"} if NODES > 1 else {}),
+}
 
 
 def finetune_options():

@@ -1,40 +1,16 @@
 # Runs on a cluster leave a record of their jobs; one that was killed has to be recovered first.
 import atexit
 
-from longscale.runs import Run, check_runs, command_line, forget_run, started_in, write_run
-
-
-def present_run(ended=False):
-    """The record of this run, None where its jobs are not given to Slurm."""
-    name = getattr(workflow.scheduler._executor, "run_uuid", None)
-    if name is None:
-        return None
-    return Run.present(name, started_in(sys.argv), command_line(sys.argv), ended)
+from longscale.runs import Run, check_runs, command_line, end_run, started_in, write_run
 
 
 def record_run():
-    """Before the first job is submitted."""
-    run = present_run()
-    if run:
+    """Before the first job is submitted; where jobs are not given to Slurm, nothing."""
+    name = getattr(workflow.scheduler._executor, "run_uuid", None)
+    if name:
+        run = Run.present(name, started_in(sys.argv), command_line(sys.argv))
         write_run(config["results"], run)
-
-
-if workflow.is_main_process:
-    try:
-        check_runs(config["results"])
-    except LongscaleError as error:
-        raise WorkflowError(str(error)) from None
-
-    onsuccess:
-        run = present_run()
-        if run:
-            forget_run(config["results"], run.name)
-
-    # Its jobs may still be ending: the next start looks.
-    onerror:
-        run = present_run(ended=True)
-        if run:
-            write_run(config["results"], run)
+        atexit.register(end_run, config["results"], run)
 
 
 def print_plan():
@@ -52,5 +28,10 @@ def print_plan():
     print(plan_for_cluster(DEMANDS, jobs, demands, len(submissions)))
 
 
-if workflow.is_main_process and PROFILE:
-    atexit.register(print_plan)
+if workflow.is_main_process:
+    try:
+        check_runs(config["results"])
+    except LongscaleError as error:
+        raise WorkflowError(str(error)) from None
+    if PROFILE:
+        atexit.register(print_plan)

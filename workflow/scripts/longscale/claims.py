@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from longscale.files import atomic_path
 from longscale.runs import process_started
@@ -27,26 +28,34 @@ WAIT_S = LOOK_S + END_S + 2.0
 LOST = 75  # exit status of a process that lost its claim
 
 
-def _read(path: Path) -> dict | None:
+class Claim(NamedTuple):
+    """Which process writes; `mark` is its own, whatever its id."""
+
+    mark: str
+    host: str
+    pid: int
+    started: int | None
+
+    @property
+    def may_be_alive(self) -> bool:
+        """Whether the process may still run: of other machines nobody knows."""
+        here = self.host == socket.gethostname()
+        return not here or process_started(self.pid) == self.started
+
+
+def read_claim(path: Path) -> Claim | None:
     """The claim, None where there is none or it cannot be read."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        return Claim(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
         return None
-
-
-def _may_be_alive(other: dict) -> bool:
-    """Whether the process that left a claim may still run: elsewhere nobody knows."""
-    if other["host"] != socket.gethostname():
-        return True
-    return process_started(other["pid"]) == other["started"]
 
 
 def _keep(path: Path, mark: str, done: threading.Event) -> None:
     """End this process once the claim is another's; without a file system nothing is known."""
     while not done.wait(LOOK_S):
-        found = _read(path)
-        if found is None or found["mark"] == mark:
+        found = read_claim(path)
+        if found is None or found.mark == mark:
             continue
         print(f"{path}: another job took over; this one ends", file=sys.stderr, flush=True)
         # What the main thread has started ends with it.
@@ -62,26 +71,20 @@ def claim(path: str | Path, report: Callable[[str], None]) -> Iterator[None]:
     Waits `WAIT_S` where another process that may be alive holds it. If one takes it over later, the
     block gets a KeyboardInterrupt, and `END_S` later the process ends with status `LOST`.
     """
-    path, mark, done = Path(path), uuid.uuid4().hex, threading.Event()
-    earlier = _read(path)
-    pid = os.getpid()
-    mine = {
-        "mark": mark,
-        "host": socket.gethostname(),
-        "pid": pid,
-        "started": process_started(pid),
-    }
+    path, done, pid = Path(path), threading.Event(), os.getpid()
+    earlier = read_claim(path)
+    mine = Claim(uuid.uuid4().hex, socket.gethostname(), pid, process_started(pid))
     with atomic_path(path) as part:
-        part.write_text(json.dumps(mine))
-    threading.Thread(target=_keep, args=(path, mark, done), daemon=True).start()
+        part.write_text(json.dumps(mine._asdict()))
+    threading.Thread(target=_keep, args=(path, mine.mark, done), daemon=True).start()
     try:
-        if earlier and _may_be_alive(earlier):
-            report(f"process {earlier['pid']} on {earlier['host']} may still write here: waiting")
+        if earlier and earlier.may_be_alive:
+            report(f"process {earlier.pid} on {earlier.host} may still write here: waiting")
             time.sleep(WAIT_S)
         yield
     finally:
         done.set()
-        found = _read(path)
-        if found and found["mark"] == mark:
+        found = read_claim(path)
+        if found and found.mark == mine.mark:
             with suppress(OSError):
                 path.unlink()

@@ -82,7 +82,7 @@ class Demands:
     cluster: Cluster
 
     def of(self, rule: str, at: At, attempt: int = 1) -> Demand:
-        """What the job of `rule` whose result has the parts `at` asks for at an attempt (1, ...)."""
+        """What the job of `rule` whose result has the parts `at` asks for; attempts from 1 on."""
         load = load_at(self.study, rule, at)
         gpus = load.processes * self.cluster.gpus if load else 0
         device: Device = "gpu" if gpus else "cpu"

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -49,10 +50,10 @@ class Run:
     ended: bool = False
 
     @classmethod
-    def present(cls, name: str, folder: str, command: Sequence[str], ended: bool = False) -> Self:
+    def present(cls, name: str, folder: str, command: Sequence[str]) -> Self:
         """This process, started in `folder` with `command`."""
         pid, host = os.getpid(), socket.gethostname()
-        return cls(name, host, pid, process_started(pid), folder, list(command), ended)
+        return cls(name, host, pid, process_started(pid), folder, list(command))
 
     @property
     def at_work(self) -> bool:
@@ -75,6 +76,19 @@ def write_run(results: str | Path, run: Run) -> None:
 def forget_run(results: str | Path, name: str) -> None:
     """Take a record away."""
     (records(results) / f"{name}.json").unlink(missing_ok=True)
+
+
+def end_run(results: str | Path, run: Run) -> None:
+    """At the end of a run: its record goes, or says that it ended while jobs are still ending."""
+    with suppress(OSError):
+        try:
+            left = queued_jobs([run])
+        except LongscaleError:
+            left = ["not known"]
+        if left:
+            write_run(results, replace(run, ended=True))
+        else:
+            forget_run(results, run.name)
 
 
 def read_runs(results: str | Path) -> list[Run]:
