@@ -131,7 +131,7 @@ def test_where_slurm_does_not_answer_nothing_starts(slurm, killed, tmp_path):
     check_runs(tmp_path)
     write_run(tmp_path, killed)
     (slurm / "broken").touch()
-    with pytest.raises(LongscaleError, match="cannot be asked .*squeue: no controller"):
+    with pytest.raises(LongscaleError, match=r"cannot be asked .*squeue: no controller"):
         check_runs(tmp_path)
     end_run(tmp_path, killed)
     assert read_runs(tmp_path)[0].ended
