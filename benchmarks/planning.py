@@ -24,8 +24,8 @@ def plan(folder: Path, seeds: int) -> tuple[int, float]:
     config["study"]["seeds"] = list(range(1, seeds + 1))
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(config))
-    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--snakefile"]
-    command += [ROOT / "Snakefile", "--directory", folder, "--configfile", path]
+    command = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "progress"]
+    command += ["--snakefile", ROOT / "Snakefile", "--directory", folder, "--configfile", path]
     command += ["--workflow-profile", ROOT / "profiles" / "slurm"]
     started = time.perf_counter()
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)

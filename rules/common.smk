@@ -74,20 +74,11 @@ def checkpoint_files(folder, names=CHECKPOINT_FILES):
 
 
 # What the block at the top of profiles/slurm says; without that profile nothing.
-PROFILE = {
-    name.removeprefix("cluster_"): resource.value
-    for name, resource in workflow.resource_settings._parsed_default_resources.items()
-    if name.startswith("cluster_")
-}
-DEMANDS = Demands(
-    Study(config, Path(config["results"])),
-    CALIBRATION,
-    (
-        Cluster(PROFILE["gpus"], PROFILE["memory_mb"], PROFILE["minutes"], PROFILE["percent"] / 100)
-        if PROFILE
-        else Cluster()
-    ),
-)
+DEFAULTS = workflow.resource_settings._parsed_default_resources
+PROFILE = DEFAULTS["longscale"].raw.strip("'").split() if "longscale" in DEFAULTS else []
+CLUSTER = Cluster(*map(int, PROFILE[:3]), float(PROFILE[3])) if PROFILE else Cluster()
+GPU_PLACE = dict(zip(["slurm_partition", "gpu_model"], PROFILE[4:])) if CLUSTER.gpus else {}
+DEMANDS = Demands(Study(config, Path(config["results"])), CALIBRATION, CLUSTER)
 SHORT_SECONDS = 60
 
 
@@ -117,7 +108,8 @@ def grouped(rule, group):
 
 
 NEEDS = {"mem_mb": asked("mem_mb"), "runtime": asked("minutes")}
-GPU_NEEDS = {**NEEDS, "gpu": asked("gpus")}
+# The jobs of a group that compute with a model take turns.
+GPU_NEEDS = {**NEEDS, "gpu": asked("gpus"), "turn": 1, **GPU_PLACE}
 
 
 def final_targets():

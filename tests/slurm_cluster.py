@@ -6,6 +6,7 @@ stripped; one that is not from here is never touched. Every daemon is a child of
 is ended by its id.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -26,6 +27,7 @@ MEMORY_MB = 8000  # of each node, likewise
 PORT = 17100
 TOOLS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue", "scancel", "scontrol")
 SYSTEM = Path("/etc/slurm")
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 MARK = "# Made by longscale's tests; removed when they end."
 
 CONFIGURATION = """{mark}
@@ -54,6 +56,7 @@ SelectTypeParameters=CR_Core_Memory
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=2,bf_interval=2
 MpiDefault=none
 MinJobAge=43200
+JobRequeue={requeue}
 ReturnToService=2
 KillWait=2
 SlurmdTimeout=3600
@@ -109,11 +112,17 @@ def ask(*command: str) -> str:
     ).stdout.strip()
 
 
+def _end_with_parent() -> None:
+    """In a daemon before it begins: where the tests are killed, it is ended, too."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @dataclass
 class Cluster:
     """Daemons in `folder`, by name: munged, slurmctld and one per node."""
 
     folder: Path
+    requeue: bool = True
     daemons: dict[str, subprocess.Popen] = field(default_factory=dict)
 
     def write_configuration(self) -> None:
@@ -131,7 +140,13 @@ class Cluster:
         SYSTEM.mkdir(exist_ok=True)
         names = ",".join(NODES)
         text = CONFIGURATION.format(
-            mark=MARK, host=host, port=PORT, folder=self.folder, nodes="\n".join(nodes), names=names
+            mark=MARK,
+            host=host,
+            port=PORT,
+            folder=self.folder,
+            nodes="\n".join(nodes),
+            names=names,
+            requeue=int(self.requeue),
         )
         (SYSTEM / "slurm.conf").write_text(text)
         devices = f"{self.folder}/dev/gpu[0-{GPUS - 1}]"
@@ -161,7 +176,9 @@ class Cluster:
 
     def _spawn(self, name: str, *command: str) -> None:
         with (self.folder / f"{name}.out").open("a") as out:
-            self.daemons[name] = subprocess.Popen(command, stdout=out, stderr=out)
+            self.daemons[name] = subprocess.Popen(
+                command, stdout=out, stderr=out, preexec_fn=_end_with_parent
+            )
 
     def _states(self) -> set[str]:
         try:
@@ -221,13 +238,16 @@ class Cluster:
 
 
 @contextmanager
-def cluster(folder: Path) -> Iterator[Cluster]:
-    """A running cluster whose files lie in `folder` (absent or empty); gone at the end."""
+def cluster(folder: Path, *, requeue: bool = True) -> Iterator[Cluster]:
+    """A running cluster whose files lie in `folder` (absent or empty); gone at the end.
+
+    `requeue`: it starts jobs of a lost node again by itself, minutes later, as most clusters do.
+    """
     reason = missing()
     if reason:
         raise SlurmError(reason)
     folder.mkdir(parents=True, exist_ok=True)
-    made = Cluster(folder)
+    made = Cluster(folder, requeue)
     try:
         made.start()
         yield made

@@ -1,6 +1,10 @@
 """What jobs ask a cluster for: more for more work and at each attempt, never more than there is."""
 
+import re
+
 import pytest
+import yaml
+from conftest import ROOT
 from test_footprint import read_study
 from test_plan import CALIBRATION
 from test_workload import changed
@@ -117,3 +121,29 @@ def test_every_kind_of_job_has_a_demand(tmp_path):
         assert SPARE_MINUTES < asked.minutes < 2 * SPARE_MINUTES, rule
     small = demands(study).of("prepare_variants", {"task": "sim_near"})
     assert small.gpus == 0
+
+
+RULE = re.compile(r"^( *)rule (\w+):\n(.*?)(?=^\1(?:use )?rule |^\S|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def rules():
+    """Name -> body of every rule that runs a script."""
+    text = "\n".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    return {name: body for _, name, body in RULE.findall(text) if "script:" in body}
+
+
+def test_every_rule_states_what_it_needs():
+    found = rules()
+    assert {"finetune", "simulate_genome", "build_mlm_table", "compute_posterior"} <= set(found)
+    for name, body in found.items():
+        assert "**GPU_NEEDS" in body if name in KINDS else "**NEEDS" in body, name
+        assert ("grouped(" in body) == (name in KINDS), name
+        assert "threads:" in body or name not in KINDS, name
+
+
+def test_the_profile_groups_rules_that_there_are():
+    text = (ROOT / "profiles/slurm/config.yaml").read_text()
+    groups = yaml.safe_load(text.split("\ngroups:\n")[1].split("\ngroup-components:")[0])
+    assert set(groups) <= set(rules()) - set(KINDS)
+    sized = set(re.findall(r'"(\w+)"', text.split("\ngroup-components:")[1]))
+    assert sized == {*groups.values(), "pretrain", "train", "measure", "score"}
