@@ -144,9 +144,9 @@ class Cluster:
             host=host,
             port=PORT,
             folder=self.folder,
+            requeue=int(self.requeue),
             nodes="\n".join(nodes),
             names=names,
-            requeue=int(self.requeue),
         )
         (SYSTEM / "slurm.conf").write_text(text)
         devices = f"{self.folder}/dev/gpu[0-{GPUS - 1}]"
