@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, skip
 from slurm_cluster import CPUS, GPUS, MEMORY_MB, NODES, Cluster, cluster, missing, wait_for
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slurm]
 
-CONFIG = {"short": "tests/configs/slurm.yaml", "demo": "config/config.yaml"}.get(
+SMALLEST = "tests/configs/slurm.yaml"
+CONFIG = {"short": SMALLEST, "demo": "config/config.yaml"}.get(
     os.environ.get("SLURM_TEST", ""), "config/test.yaml"
 )
-SMALLEST = "tests/configs/slurm.yaml"
+RESULTS = yaml.safe_load((ROOT / CONFIG).read_text()).get("results", "results")
 LOCAL_RULES = {
     "all", "download_md5checksums", "download_genome_file", "download_assembly_report",
     "download_task", "fetch_checkpoint", "tabulate_variants", "build_tables", "plot_auroc",
@@ -146,7 +148,7 @@ def finished(slurm, tmp_path_factory):
             while running.poll() is None:
                 jobs = slurm.jobs()
                 for fault in list(waiting):
-                    if found := working(jobs, fault.rule, folder / "results/test"):
+                    if found := working(jobs, fault.rule, folder / RESULTS):
                         fault.job, fault.claim = found
                         fault.act(slurm, *found)
                         waiting.remove(fault)
@@ -177,7 +179,7 @@ def test_every_job_but_the_local_ones_went_through_slurm(finished):
     assert here <= LOCAL_RULES
     assert {"build_tables", "plot_auroc", "download_genome_file"} <= here
     summary = finish(finished.folder, start(finished.folder, "--summary")).splitlines()
-    rows = [line.split("\t") for line in summary if line.startswith("results/")]
+    rows = [line.split("\t") for line in summary if line.startswith(f"{RESULTS}/")]
     expected = {row[0] for row in rows if row[2] not in LOCAL_RULES}
     logs = (finished.folder / ".snakemake/slurm_logs").rglob("*.log")
     made = {
@@ -246,7 +248,7 @@ def test_a_job_whose_node_was_lost_ran_again_elsewhere(slurm, finished):
 
 
 def test_tables_are_those_of_a_run_without_slurm(finished, local):
-    tables = sorted((local / "results/test/tables").glob("*.tsv"))
+    tables = sorted((local / RESULTS / "tables").glob("*.tsv"))
     assert len(tables) >= 5
     for table in tables:
         assert (finished.folder / table.relative_to(local)).read_bytes() == table.read_bytes(), (
@@ -254,19 +256,30 @@ def test_tables_are_those_of_a_run_without_slurm(finished, local):
         )
 
 
+@pytest.fixture(scope="module")
+def small(request, tmp_path_factory):
+    """A local run of the smallest study."""
+    if CONFIG == SMALLEST:
+        return request.getfixturevalue("local")
+    folder = tmp_path_factory.mktemp("small")
+    finish(folder, start(folder, "--cores", 2, configs=(SMALLEST,)))
+    return folder
+
+
 @pytest.fixture
-def begun(local, tmp_path):
-    """A copy of the local run without its trainings and scores."""
+def begun(small, tmp_path):
+    """A copy of it without its trainings and scores."""
     folder = tmp_path / "begun"
-    shutil.copytree(local, folder)
+    shutil.copytree(small, folder)
     for name in ("finetune", "scores", "tables", "logs"):
         shutil.rmtree(folder / "results/test" / name)
     return folder
 
 
-def test_a_killed_controller_is_recovered_with_one_command(slurm, local, begun):
+def test_a_killed_controller_is_recovered_with_one_command(slurm, small, begun):
     target = f"results/test/scores/{RUN}/512.parquet"
-    command = start(begun, "--workflow-profile", write_profile(begun), target)
+    profile = write_profile(begun)
+    command = start(begun, "--workflow-profile", profile, target, configs=(SMALLEST,))
     running = subprocess.Popen(
         command, cwd=begun, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
@@ -284,13 +297,13 @@ def test_a_killed_controller_is_recovered_with_one_command(slurm, local, begun):
     output = finish(begun, list(map(str, recover)))
     assert f"cancelling 1 jobs: {job}" in output
     assert slurm.jobs()[job]["JobState"] == "CANCELLED"
-    assert (begun / target).read_bytes() == (local / target).read_bytes()
+    assert (begun / target).read_bytes() == (small / target).read_bytes()
     assert not list((results / "runs").iterdir())
 
 
 def test_training_on_two_nodes_is_that_of_two_processes_on_one(slurm, begun):
     target = f"results/test/finetune/{RUN}/model.safetensors"
-    nodes = (CONFIG, "tests/configs/slurm_nodes.yaml")
+    nodes = (SMALLEST, "tests/configs/slurm_nodes.yaml")
     finish(begun, start(begun, "--workflow-profile", write_profile(begun), target, configs=nodes))
     spread = (begun / target).read_bytes()
     last = list(slurm.jobs().values())[-1]

@@ -83,6 +83,10 @@ def _on_each(nodes: int) -> list[str]:
     """What runs a command once on each node of this Slurm job, beside this step of it."""
     if nodes == 1:
         return []
+    if "SLURM_JOB_ID" not in os.environ:
+        raise LongscaleError(
+            f"finetune.nodes is {nodes}, but this is no job of Slurm (docs/slurm.md); set it to 1"
+        )
     return ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
             "--kill-on-bad-exit=1"]  # fmt: skip
 
