@@ -119,6 +119,20 @@ def test_recovering_cancels_the_jobs_of_all_killed_runs_and_no_others(slurm, kil
     assert recover(tmp_path / "empty", said.append) is None
 
 
+def test_of_another_machine_nobody_knows(slurm, killed, tmp_path):
+    write_run(tmp_path, replace(killed, host="login2"))
+    (slurm / "queue").write_text("one 7\n")
+    with pytest.raises(
+        LongscaleError, match=r"on login2. is at work there or did not end properly"
+    ):
+        check_runs(tmp_path)
+    with pytest.raises(LongscaleError, match="may be at work there; recover it there"):
+        recover(tmp_path, print)
+    assert not (slurm / "cancelled").exists()
+    assert recover(tmp_path, print, elsewhere=True).host == "login2"
+    assert (slurm / "cancelled").read_text().split() == ["7"]
+
+
 def test_a_job_that_does_not_end_is_told(slurm, killed, tmp_path):
     write_run(tmp_path, killed)
     (slurm / "queue").write_text("one 7\n")

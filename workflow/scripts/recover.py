@@ -1,6 +1,6 @@
 """Go on with a run whose controlling process was killed while its jobs were in Slurm.
 
-python workflow/scripts/recover.py RESULTS [-- arguments of snakemake]
+python workflow/scripts/recover.py RESULTS [--elsewhere] [-- arguments of snakemake]
 """
 
 import argparse
@@ -17,11 +17,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Go on with a run that was killed.")
     parser.add_argument("results", help="folder of its results, as in `results:` of the config")
     parser.add_argument(
+        "--elsewhere", action="store_true", help="a run of another machine is dead for certain"
+    )
+    parser.add_argument(
         "arguments", nargs="*", help="after --: of snakemake, in place of those it was started with"
     )
     asked = parser.parse_args()
     say = lambda line: print(f"recover: {line}", file=sys.stderr, flush=True)  # noqa: E731
-    run = recover(asked.results, say)
+    run = recover(asked.results, say, elsewhere=asked.elsewhere)
     if run is None:
         raise LongscaleError(
             f"{asked.results}: no record of a killed run on Slurm; start snakemake as usual"

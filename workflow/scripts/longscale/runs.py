@@ -56,6 +56,11 @@ class Run:
         return cls(name, host, pid, process_started(pid), folder, list(command))
 
     @property
+    def elsewhere(self) -> bool:
+        """Whether it was started on another machine, and nothing says that it ended."""
+        return self.host != socket.gethostname() and not self.ended
+
+    @property
     def at_work(self) -> bool:
         """Whether its process is alive on this machine."""
         here = self.host == socket.gethostname()
@@ -140,24 +145,35 @@ def check_runs(results: str | Path) -> None:
         if run.ended and not jobs:
             forget_run(results, run.name)
             continue
+        state = "is at work there or did" if run.elsewhere else "did"
         left = f"{len(jobs)} of its Slurm jobs are left" if jobs else "none of its jobs is left"
         raise LongscaleError(
-            f"{results}: an earlier run (process {run.pid} on {run.host}) did not end properly and"
-            f" {left}; `make recover RESULTS={results}` cancels them, unlocks the folder and"
+            f"{results}: an earlier run (process {run.pid} on {run.host}) {state} not end properly,"
+            f" and {left}; `make recover RESULTS={results}` cancels them, unlocks the folder and"
             " goes on with that run"
         )
 
 
 def recover(
-    results: str | Path, report: Callable[[str], None], *, patience_s: float = 300
+    results: str | Path,
+    report: Callable[[str], None],
+    *,
+    elsewhere: bool = False,
+    patience_s: float = 300,
 ) -> Run | None:
     """Cancel the jobs of killed runs and wait until they are gone; the run to go on with.
 
-    None: there was nothing to recover. Raises LongscaleError where a run is still at work, or a job
-    does not end within `patience_s`. Records stay, for the caller to take away.
+    None: there was nothing to recover. Raises LongscaleError where a run is still at work, was
+    started on another machine (unless `elsewhere` says that it is dead there), or where a job does
+    not end within `patience_s`. Records stay, for the caller to take away.
     """
     runs = read_runs(results)
     for run in runs:
+        if run.elsewhere and not elsewhere:
+            raise LongscaleError(
+                f"{results}: a run was started on {run.host} (process {run.pid}) and may be at work"
+                " there; recover it there, or with --elsewhere if it is dead for certain"
+            )
         if run.at_work:
             raise LongscaleError(
                 f"{results}: a run is at work (process {run.pid}); let it end, or end it with"
