@@ -2,10 +2,11 @@
 PYTHON ?= python3
 CORES ?= 2
 CONFIG ?= config/config.yaml
+RESULTS ?= results
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help install install-dev demo plan test test-unit test-e2e test-faults lint format dag clean
+.PHONY: help install install-dev demo plan recover test test-unit test-e2e test-faults test-slurm lint format dag clean
 
 help: ## show this list
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -35,13 +36,20 @@ plan: .venv/installed ## what a run would still do: make plan CONFIG=config/grch
 	@$(BIN)/python workflow/scripts/plan.py $(CONFIG) $(if $(SAVE),--save $(SAVE)) \
 		$(if $(CALIBRATION),--calibration $(CALIBRATION))
 
+recover: .venv/installed ## go on with a run on Slurm whose process was killed: make recover RESULTS=results/grch38
+	@$(BIN)/python workflow/scripts/recover.py $(RESULTS)
+
 test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
 
 test-unit: .venv/installed-dev ## the unit tests, a process per core
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not e2e" -q --numprocesses auto --dist loadfile
 
 test-e2e: .venv/installed-dev ## the runs of the workflow itself
-	$(BIN)/pytest -m e2e -q
+	$(BIN)/pytest -m "e2e and not slurm" -q
+
+test-slurm: .venv/installed-dev ## the workflow on a real two-node Slurm that is brought up for it; root, Debian (SLURM_TEST=demo: the demo)
+	tests/install_slurm.sh
+	$(BIN)/pytest -m slurm -q
 
 test-faults: .venv/installed-dev ## a run killed 25 times, full and read-only disks, ten million rows (hours)
 	LONGSCALE_KILLS=25 LONGSCALE_ROWS=10000000 $(BIN)/pytest tests/test_faults.py -q

@@ -53,5 +53,6 @@ if workflow.is_main_process:
         atexit.unregister(remember_code)
         try:
             code_changes.write_record(DECISION.record, CODE_RECORD)
+            record_run()
         except OSError as error:
             raise WorkflowError(storage_sentence(error) or str(error)) from None

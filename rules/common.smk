@@ -1,14 +1,18 @@
 # Runs in every job: it stays small and imports nothing heavy.
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
 sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
+from longscale.calibration import read_calibration
 from longscale.config import check_config, check_recipe, locate_files, read_schema
+from longscale.demand import Cluster, Demands
 from longscale.errors import LongscaleError
+from longscale.workload import Study
 
 CONDA_ENV = "../envs/longscale.yaml"
 CHECKPOINT_FILES = ["config.json", "model.safetensors", "training.json"]
@@ -20,6 +24,7 @@ try:
     config.update(check_config(config, schema, source))
     locate_files(config, source, workflow.basedir)
     check_recipe(config, source)
+    CALIBRATION = read_calibration(f"{workflow.basedir}/resources/calibration.json")
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 
@@ -71,9 +76,43 @@ def checkpoint_files(folder, names=CHECKPOINT_FILES):
     return [f"{folder}/{name}" for name in names]
 
 
-def more_each_attempt(amount):
-    """A resource that grows with every retry."""
-    return lambda wildcards, attempt: int(amount * attempt)
+# What the block at the top of profiles/slurm says; without that profile nothing.
+DEFAULTS = workflow.resource_settings._parsed_default_resources
+PROFILE = DEFAULTS["longscale"].raw.strip("'").split() if "longscale" in DEFAULTS else []
+CLUSTER = Cluster(*map(int, PROFILE[:3]), float(PROFILE[3])) if PROFILE else Cluster()
+GPU_PLACE = dict(zip(["slurm_partition", "gpu_model"], PROFILE[4:])) if CLUSTER.gpus else {}
+DEMANDS = Demands(Study(config, Path(config["results"])), CALIBRATION, CLUSTER)
+SHORT_SECONDS = 60
+
+
+@cache
+def demand_of(rule, wildcards, attempt):
+    """What a job asks a cluster for; `wildcards`: names and values."""
+    parts = dict(wildcards)
+    if "mlm_protocol" in parts:
+        parts["protocol"] = parts["mlm_protocol"]
+    return DEMANDS.of(rule, parts, attempt)
+
+
+def asked(what):
+    """A resource that follows from a job's work, and grows with every attempt."""
+    return lambda wildcards, attempt, rulename: getattr(
+        demand_of(rulename, tuple(wildcards.items()), attempt), what
+    )
+
+
+def grouped(rule, group):
+    """The group of jobs too short for Slurm to start them one by one; None for longer ones."""
+    return lambda wildcards: (
+        group
+        if PROFILE and demand_of(rule, tuple(wildcards.items()), 1).seconds < SHORT_SECONDS
+        else None
+    )
+
+
+NEEDS = {"mem_mb": asked("mem_mb"), "runtime": asked("minutes")}
+# The jobs of a group that compute with a model take turns.
+GPU_NEEDS = {**NEEDS, "gpu": asked("gpus"), "turn": 1, **GPU_PLACE}
 
 
 def final_targets():

@@ -14,8 +14,7 @@ rule build_tokenizer:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
         exclude=config["pretrain"]["exclude_contigs"],
@@ -49,8 +48,7 @@ rule audit_tokens:
         CONDA_ENV
     threads: config["score"]["threads"]
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         lengths=LENGTHS_BP,
         threads=config["score"]["threads"],
@@ -69,12 +67,13 @@ rule pretrain:
         logs("pretrain/{genome}/{model}/{attention}/seed{seed}"),
     wildcard_constraints:
         genome=one_of([GENOME["name"]]),
+    group:
+        grouped("pretrain", "pretrain")
     conda:
         CONDA_ENV
     threads: config["pretrain"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(24 * 60),
+        **GPU_NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
         options=config["pretrain"],
@@ -95,12 +94,14 @@ rule finetune:
         logs(f"finetune/{RUN}"),
     # Before any scoring: what hangs on it is long, and cores would idle at the end.
     priority: 10
+    group:
+        grouped("finetune", None if SEVERAL_PROCESSES else "train")
     conda:
         CONDA_ENV
-    threads: config["finetune"]["threads"] * config["finetune"]["processes"]
+    threads: config["finetune"]["threads"] * PROCESSES_ON_A_NODE
     resources:
-        mem_mb=more_each_attempt(16000 * config["finetune"]["processes"]),
-        runtime=more_each_attempt(24 * 60),
+        **GPU_NEEDS,
+        **SEVERAL_PROCESSES,
     params:
         options=finetune_options(),
     script:
@@ -118,12 +119,13 @@ rule measure_entropy:
     log:
         logs(f"measure_entropy/{RUN}"),
     priority: 5
+    group:
+        grouped("measure_entropy", "measure")
     conda:
         CONDA_ENV
     threads: config["score"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(120),
+        **GPU_NEEDS,
     params:
         train_bp=lambda wildcards: int(wildcards.train_bp),
         eval_bp=STUDY["eval_bp"],
@@ -154,8 +156,7 @@ rule export_scores:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     script:
         "../workflow/scripts/export_scores.py"
 
@@ -172,12 +173,13 @@ rule score_variants:
         results(f"scores/{RUN}/{{eval_bp}}.parquet"),
     log:
         logs(f"score_variants/{RUN}/{{eval_bp}}"),
+    group:
+        grouped("score_variants", "score")
     conda:
         CONDA_ENV
     threads: config["score"]["threads"]
     resources:
-        mem_mb=more_each_attempt(16000),
-        runtime=more_each_attempt(8 * 60),
+        **GPU_NEEDS,
     params:
         rules=STUDY["rules"],
         edge=config["windows"]["edge"],

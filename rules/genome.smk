@@ -1,5 +1,12 @@
 # From NCBI's files (or a simulation in their shape), or UCSC's, to a FASTA with UCSC names. Rules serve
 # every genome of the run (GENOMES) by its name.
+# The downloads run beside Snakemake, never on a cluster's node.
+localrules:
+    download_md5checksums,
+    download_genome_file,
+    download_assembly_report,
+
+
 if GENOME["simulate"] is not None:
 
     rule simulate_genome:
@@ -19,8 +26,7 @@ if GENOME["simulate"] is not None:
         conda:
             CONDA_ENV
         resources:
-            mem_mb=more_each_attempt(2000),
-            runtime=more_each_attempt(30),
+            **NEEDS,
         params:
             overrides=GENOME["assembly"],
         script:
@@ -47,8 +53,7 @@ if PROBE_GENOME is not None:
         conda:
             CONDA_ENV
         resources:
-            mem_mb=more_each_attempt(2000),
-            runtime=more_each_attempt(30),
+            **NEEDS,
         params:
             overrides=GENOMES[PROBE_GENOME]["assembly"],
         script:
@@ -67,8 +72,7 @@ rule download_md5checksums:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     params:
         url=genome_key("md5checksums"),
     script:
@@ -88,8 +92,7 @@ rule download_genome_file:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(240),
+        **NEEDS,
     params:
         url=genome_key("fasta"),
     script:
@@ -125,8 +128,7 @@ rule convert_ncbi2ucsc:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(1000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         truncated=genome_key("truncated"),
         url=genome_key("fasta"),
@@ -147,7 +149,6 @@ rule fold_genome:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(1000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     script:
         "../workflow/scripts/fold_genome.py"

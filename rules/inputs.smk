@@ -19,11 +19,20 @@ RUN = "{task}/{protocol}/{model}/{train_bp}/{attention}/seed{seed}"
 # from before stay valid.
 LATER_OPTIONS = {"gradient_checkpointing": False, "processes": 1, "lora": None}
 
+# How the plugin for Slurm asks for several processes: one task, or one on each of several nodes, whose
+# job then calls srun itself.
+NODES = config["finetune"]["nodes"]
+PROCESSES_ON_A_NODE = -(-config["finetune"]["processes"] // NODES)
+SEVERAL_PROCESSES = {
+    **({"nodes": NODES, "tasks_per_gpu": 0} if config["finetune"]["processes"] > 1 else {}),
+    **({"tasks": NODES, "mpi": "srun"} if NODES > 1 else {}),
+}
+
 
 def finetune_options():
     """What a fine-tuning depends on; the script reads the whole section."""
-    options = config["finetune"].items()
-    return {key: value for key, value in options if LATER_OPTIONS.get(key, ...) != value}
+    options = {key: value for key, value in config["finetune"].items() if key != "nodes"}
+    return {key: value for key, value in options.items() if LATER_OPTIONS.get(key, ...) != value}
 
 
 def genome_key(key):

@@ -1,4 +1,11 @@
 # Masked language modelling: corpus, training at one length, scoring at all.
+# These run beside Snakemake, never on a cluster's node.
+localrules:
+    plot_documents,
+    build_mlm_table,
+    plot_mlm,
+
+
 rule prepare_corpus:
     input:
         fasta=corpus_genome,
@@ -13,8 +20,7 @@ rule prepare_corpus:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         corpus=lambda wildcards: config["corpora"][wildcards.corpus],
         train_length=MLM["train_length"],
@@ -37,8 +43,7 @@ rule plot_documents:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     script:
         "../workflow/scripts/plot_documents.py"
 
@@ -55,8 +60,7 @@ rule build_mlm_tokenizer:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
         corpus=lambda wildcards: config["corpora"][wildcards.corpus],
@@ -75,12 +79,13 @@ rule train_mlm:
         logs(f"train_mlm/{TRAINED}"),
     # Before any scoring: what hangs on it is long, and cores would idle at the end.
     priority: 10
+    group:
+        grouped("train_mlm", "train")
     conda:
         CONDA_ENV
     threads: MLM["train"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(24 * 60),
+        **GPU_NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
         options=MLM["train"],
@@ -102,12 +107,13 @@ rule measure_attention:
     log:
         logs(f"measure_attention/{TRAINED}"),
     priority: 5
+    group:
+        grouped("measure_attention", "measure")
     conda:
         CONDA_ENV
     threads: MLM["evaluation"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(4 * 60),
+        **GPU_NEEDS,
     params:
         lengths=MLM["lengths"],
         rules=lambda wildcards: asked_rules(wildcards.attention, wildcards.scheme),
@@ -141,12 +147,13 @@ rule score_mlm:
         results(f"mlm/{TRAINED}/{{mlm_protocol}}/{{length}}.parquet"),
     log:
         logs(f"score_mlm/{TRAINED}/{{mlm_protocol}}/{{length}}"),
+    group:
+        grouped("score_mlm", "score")
     conda:
         CONDA_ENV
     threads: MLM["evaluation"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(8 * 60),
+        **GPU_NEEDS,
     params:
         arms=cell_arms,
         options=MLM["evaluation"],
@@ -194,8 +201,7 @@ rule build_mlm_table:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         options=config["evaluation"],
     script:
@@ -222,7 +228,6 @@ rule plot_mlm:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     script:
         "../workflow/scripts/plot_mlm.py"

@@ -1,4 +1,9 @@
 # Published checkpoints, for both branches.
+# These run beside Snakemake, never on a cluster's node.
+localrules:
+    fetch_checkpoint,
+
+
 rule fetch_checkpoint:
     output:
         checkpoint_files(
@@ -10,8 +15,7 @@ rule fetch_checkpoint:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
     script:

@@ -7,8 +7,7 @@ rule download_probe_file:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(120),
+        **NEEDS,
     params:
         files=lambda wildcards: [wildcards.lrb_file],
         folder=lambda wildcards: results("downloads/probe"),
@@ -38,8 +37,7 @@ rule download_genes:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         url=genome_key("genes"),
     script:
@@ -66,8 +64,7 @@ rule prepare_probe_rows:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(120),
+        **NEEDS,
     params:
         folder=task_folder,
         simulated=probe_recipe,
@@ -88,8 +85,7 @@ rule fetch_encoder:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         model=lambda wildcards: config["models"][wildcards.model],
     script:
@@ -115,8 +111,7 @@ rule embed_rows:
         CONDA_ENV
     threads: PROBE["embed"]["threads"]
     resources:
-        mem_mb=more_each_attempt(16000),
-        runtime=more_each_attempt(24 * 60),
+        **GPU_NEEDS,
     params:
         architecture=lambda wildcards: config["models"][wildcards.model]["architecture"],
         options=PROBE["embed"],
@@ -139,8 +134,7 @@ rule train_probe:
         CONDA_ENV
     threads: PROBE["train"]["threads"]
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(8 * 60),
+        **GPU_NEEDS,
     params:
         kind=lambda wildcards: kind_of_task(wildcards.probe_task, PROBE_RECIPE),
         options=PROBE["train"],
@@ -180,8 +174,7 @@ rule score_zero_shot:
         CONDA_ENV
     threads: PROBE["embed"]["threads"]
     resources:
-        mem_mb=more_each_attempt(16000),
-        runtime=more_each_attempt(24 * 60),
+        **GPU_NEEDS,
     params:
         architecture=lambda wildcards: config["models"][wildcards.model]["architecture"],
         log_likelihood=PROBE["zero_shot"]["log_likelihood"],
@@ -205,8 +198,7 @@ if PROBE_GENOME is not None:
         conda:
             CONDA_ENV
         resources:
-            mem_mb=more_each_attempt(2000),
-            runtime=more_each_attempt(10),
+            **NEEDS,
         script:
             "../workflow/scripts/compute_ceiling.py"
 
@@ -255,8 +247,7 @@ rule build_lrb_table:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(8000),
-        runtime=more_each_attempt(120),
+        **NEEDS,
     params:
         options=config["evaluation"],
         further_trained=PROBE["further_trained"],
@@ -283,7 +274,6 @@ rule plot_lrb:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     script:
         "../workflow/scripts/plot_lrb.py"

@@ -1,4 +1,10 @@
 # Tables and figures, always from the score files.
+# These run beside Snakemake, never on a cluster's node.
+localrules:
+    build_tables,
+    plot_auroc,
+
+
 if GENOME["simulate"] is not None:
 
     rule compute_posterior:
@@ -11,8 +17,7 @@ if GENOME["simulate"] is not None:
         conda:
             CONDA_ENV
         resources:
-            mem_mb=more_each_attempt(1000),
-            runtime=more_each_attempt(10),
+            **NEEDS,
         params:
             eval_bp=STUDY["eval_bp"],
         script:
@@ -45,8 +50,7 @@ rule build_tables:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         options=config["evaluation"],
         truths=TRUTHS,
@@ -69,7 +73,6 @@ rule plot_auroc:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     script:
         "../workflow/scripts/plot_auroc.py"

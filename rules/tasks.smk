@@ -1,4 +1,10 @@
 # From a variant table to accepted variants with windows and splits; every loss is listed.
+# These run beside Snakemake, never on a cluster's node.
+localrules:
+    download_task,
+    tabulate_variants,
+
+
 rule download_task:
     output:
         results("downloads/lrb/{task}.csv"),
@@ -7,8 +13,7 @@ rule download_task:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(500),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         revision=lambda wildcards: config["tasks"][wildcards.task]["revision"],
     script:
@@ -29,8 +34,7 @@ rule prepare_variants:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(4000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         task=lambda wildcards: config["tasks"][wildcards.task],
     script:
@@ -56,8 +60,7 @@ rule tabulate_variants:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(1000),
-        runtime=more_each_attempt(10),
+        **NEEDS,
     params:
         tasks=variant_tasks(),
     script:
@@ -76,8 +79,7 @@ rule check_windows:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     params:
         longest_bp=LONGEST_BP,
         edge=config["windows"]["edge"],
@@ -100,8 +102,7 @@ rule assign_splits:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(30),
+        **NEEDS,
     params:
         task=lambda wildcards: config["tasks"][wildcards.task],
         options=config["splits"],
@@ -121,8 +122,7 @@ rule export_windows:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         edge=config["windows"]["edge"],
     script:
@@ -149,8 +149,7 @@ rule measure_leaks:
     conda:
         CONDA_ENV
     resources:
-        mem_mb=more_each_attempt(2000),
-        runtime=more_each_attempt(60),
+        **NEEDS,
     params:
         train_tasks={task: train_task(task) for task in STUDY["tasks"]},
         protocols=STUDY["protocols"],

@@ -6,6 +6,7 @@ import pytest
 from test_footprint import read_study
 
 from longscale.calibration import read_calibration
+from longscale.demand import Cluster, Demand, Demands
 from longscale.errors import LongscaleError
 from longscale.plan import (
     HEADER,
@@ -14,6 +15,7 @@ from longscale.plan import (
     hours_text,
     learned,
     make_plan,
+    plan_for_cluster,
     read_summary,
     render,
     stage_of,
@@ -198,3 +200,23 @@ def test_sizes_as_words(size, text):
 )
 def test_hours_as_words(hours, text):
     assert hours_text(hours) == text
+
+
+def test_a_plan_for_a_cluster_counts_submissions_and_names_what_takes_too_long(full):
+    rows = [*score(1000, 1000), *score(1000, 2000)]
+    jobs = read_summary(summary(*rows), "r")
+    asked = [Demand(1, 1, 1, seconds) for seconds in (3600.0, 3 * 3600.0)]
+    demands = Demands(full, CALIBRATION, Cluster(gpus=1, minutes=120))
+    text = plan_for_cluster(demands, jobs, asked, 1)
+    assert "Slurm: 2 jobs in 1 submissions; 0 run beside Snakemake" in text
+    assert "1 of them are expected to take more than the 2 hours" in text
+    assert "up to 3 h" in text
+    assert "expected" not in plan_for_cluster(demands, jobs, asked[:1], 1)
+
+
+def test_the_disk_of_the_stages_adds_up(full):
+    plan = plan_of(full, *training(1000), *score(1000, 2000))
+    assert {stage: part.stored > 0 for stage, part in plan.parts.items()} == {
+        "training": True, "scoring": True,
+    }  # fmt: skip
+    assert sum(part.stored for part in plan.parts.values()) == plan.stored

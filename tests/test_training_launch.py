@@ -11,7 +11,7 @@ from conftest import ROOT
 from forks import run_forked
 
 from longscale.errors import LongscaleError
-from longscale.training.launch import _torchrun, launch
+from longscale.training.launch import _on_each, _torchrun, launch
 
 TWO = {"processes": 2, "threads": 1}
 
@@ -39,6 +39,20 @@ def test_the_environment_can_name_a_meeting_point_of_several_nodes(monkeypatch, 
     monkeypatch.setenv("PET_RDZV_ENDPOINT", "node1:29500")
     assert "--standalone" not in _torchrun(4, tmp_path)
     assert "--nproc-per-node=4" in _torchrun(4, tmp_path)
+
+
+def test_on_several_nodes_srun_starts_torchrun_on_each(tmp_path, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    command = _torchrun(8, tmp_path, nodes=2)
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-backend=c10d"} <= set(command)
+    assert "--standalone" not in command
+    assert _on_each(1) == []
+    with pytest.raises(LongscaleError, match=r"nodes is 2, but this is no job of Slurm"):
+        _on_each(2)
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    assert {"srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"} <= set(_on_each(2))
+    with pytest.raises(LongscaleError, match="3 processes cannot be spread evenly over 2 nodes"):
+        launch(launched.tell, {}, processes=3, threads=1, nodes=2, report=print)
 
 
 @pytest.mark.e2e

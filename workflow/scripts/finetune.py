@@ -5,7 +5,8 @@ from pathlib import Path
 
 from job import model_job
 
-options = snakemake.config["finetune"]
+options = dict(snakemake.config["finetune"])
+nodes = options.pop("nodes")  # no setting of the result
 
 with model_job(snakemake, options["threads"]) as report:
     from longscale.files import checksum
@@ -37,4 +38,6 @@ with model_job(snakemake, options["threads"]) as report:
         processes=options["processes"],
         threads=options["threads"],
         report=report,
+        nodes=nodes,
+        shared=Path(snakemake.output[0]).parent,
     )

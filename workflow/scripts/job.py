@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from longscale.claims import claim
 from longscale.errors import LongscaleError, storage_sentence
 from longscale.threads import use_threads
 
@@ -40,7 +41,8 @@ def job(snakemake: Any, *, echo: bool = False) -> Iterator[Callable[[str], None]
                 if echo:
                     print(f"{snakemake.rule}: {text}", file=sys.stderr, flush=True)
 
-            yield report
+            with claim(path.with_name(f"{path.name}.claim"), report):
+                yield report
             report(f"done in {time.monotonic() - started:.1f} s on {device_used()}")
     except Exception as error:
         sentence = str(error) if isinstance(error, LongscaleError) else storage_sentence(error)

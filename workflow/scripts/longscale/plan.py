@@ -17,6 +17,7 @@ from longscale.calibration import (
     learn,
     logged,
 )
+from longscale.demand import Demand, Demands
 from longscale.errors import LongscaleError
 from longscale.footprint import (
     Source,
@@ -120,12 +121,13 @@ def finished_jobs(study: Study, jobs: Iterable[Job], root: Path) -> list[Finishe
 
 @dataclass
 class Part:
-    """A stage of the plan: its jobs and the hours they take."""
+    """A stage of the plan: its jobs, the hours they take, the bytes they leave."""
 
     jobs: Counter = field(default_factory=Counter)
     gpu_h: float = 0.0
     cpu_h: float = 0.0
     other_h: float = 0.0  # CPU-hours that no GPU shortens
+    stored: float = 0.0
     low: dict[Device, float] = field(default_factory=lambda: {"gpu": 0.0, "cpu": 0.0})
     high: dict[Device, float] = field(default_factory=lambda: {"gpu": 0.0, "cpu": 0.0})
 
@@ -150,11 +152,13 @@ def make_plan(study: Study, jobs: Sequence[Job], calibration: Calibration) -> Pl
     parts: dict[str, Part] = {stage: Part() for stage in stages}
     bases: dict[Device, set[Correction | None]] = {"gpu": set(), "cpu": set()}
     to_do = [job for job in jobs if job.to_do]
+    known = calibration.bytes
     for job in to_do:
         load = load_of(study, job.rule, job.path)
         size = model_size(study, load)
         part = parts[stage_of(job.rule)]
         part.jobs[job.rule] += 1
+        part.stored += stored_bytes(study, job.rule, job.path, known)
         cpu = estimate(calibration, job.rule, load, "cpu", size)
         threads = load.threads if load else 1
         add_hours(part, "cpu", cpu, threads)
@@ -165,13 +169,12 @@ def make_plan(study: Study, jobs: Sequence[Job], calibration: Calibration) -> Pl
         gpu = estimate(calibration, job.rule, load, "gpu", size)
         bases["gpu"].add(gpu.measured)
         add_hours(part, "gpu", gpu, load.processes)
-    known = calibration.bytes
     sources = [source_of(study, job.rule, job.path, known) for job in to_do]
     return Plan(
         to_do,
         {stage: part for stage, part in parts.items() if part.jobs},
         [source for source in dict.fromkeys(sources) if source],
-        sum(stored_bytes(study, job.rule, job.path, known) for job in to_do),
+        sum(part.stored for part in parts.values()),
         max((running_bytes(study, job.rule, job.path) for job in to_do), default=0.0),
         sum(embedding_bytes(study, job.path) for job in to_do if job.rule == "embed_rows"),
         bases,
@@ -235,14 +238,15 @@ def _downloads(plan: Plan) -> list[str]:
 
 
 def _jobs(plan: Plan) -> list[str]:
-    rows = [("stage", "jobs", "with GPUs", "without", "")]
+    rows = [("stage", "jobs", "with GPUs", "without", "disk", "")]
     for stage, part in plan.parts.items():
         rules = ", ".join(f"{count} {rule}" for rule, count in part.jobs.items())
         gpu = hours_text(part.gpu_h) if part.gpu_h else "-"
-        rows.append((stage, f"{part.jobs.total()}", gpu, hours_text(part.cpu_h), rules))
+        disk = bytes_text(part.stored) if part.stored else "-"
+        rows.append((stage, f"{part.jobs.total()}", gpu, hours_text(part.cpu_h), disk, rules))
     return [
         "Jobs, in GPU-hours where a GPU helps, and in CPU core-hours without one",
-        *(f"  {a:<16}{b:>6}{c:>12}{d:>12}  {e}".rstrip() for a, b, c, d, e in rows),
+        *(f"  {a:<16}{b:>6}{c:>12}{d:>12}{e:>9}  {f}".rstrip() for a, b, c, d, e, f in rows),
         *_totals(plan),
     ]
 
@@ -298,3 +302,28 @@ def learned(study: Study, jobs: Sequence[Job], calibration: Calibration, root: P
     """`calibration`, corrected by the finished jobs of this study."""
     machine = f"in {study.config['results']}"
     return learn(calibration, finished_jobs(study, jobs, root), machine)
+
+
+def plan_for_cluster(
+    demands: Demands, jobs: Sequence[Job], asked: Sequence[Demand], submissions: int
+) -> str:
+    """The plan of a run on a cluster: `asked` by its jobs that are submitted, in that many pieces.
+
+    Says which ask for more than the cluster admits.
+    """
+    plan = make_plan(demands.study, jobs, demands.calibration)
+    local = len(jobs) - len(asked)
+    lines = [
+        render(plan, demands.calibration, "Plan for the cluster", 0),
+        "",
+        f"Slurm: {len(asked)} jobs in {submissions} submissions; {local} run beside Snakemake",
+    ]
+    minutes = demands.cluster.minutes
+    late = [demand.seconds / 3600 for demand in asked if demand.seconds > 60 * minutes]
+    if late:
+        lines.append(
+            f"  {len(late)} of them are expected to take more than the {minutes / 60:g} hours that"
+            f" the profile admits, up to {hours_text(max(late))}: fewer rules or rows for a job, or"
+            " a partition with more time"
+        )
+    return "\n".join(lines)

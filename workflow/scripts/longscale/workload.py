@@ -137,6 +137,13 @@ class Study:
     config: Mapping
     results: Path
     guesses: dict[str, None] = field(default_factory=dict)
+    read: dict[Path, Mapping] = field(default_factory=dict)
+
+    def stored(self, path: Path) -> Mapping | None:
+        """A JSON file of the results, read once; None while it is not there."""
+        if path not in self.read and path.is_file():
+            self.read[path] = json.loads(path.read_text())
+        return self.read.get(path)
 
     def guess(self, sentence: str) -> None:
         """Remember an assumption."""
@@ -146,10 +153,10 @@ class Study:
         """Shape of a model; of a published one, from its config.json as soon as that is there."""
         model = dict(self.config["models"][name])
         for folder in ("checkpoints", "encoders"):
-            path = self.results / folder / name / "config.json"
-            if path.is_file():
-                stored = json.loads(path.read_text())
-                stored |= {ours: stored[key] for key, ours in HYENA_WORDS.items() if key in stored}
+            stored = self.stored(self.results / folder / name / "config.json")
+            if stored:
+                words = {ours: stored[key] for key, ours in HYENA_WORDS.items() if key in stored}
+                stored = {**stored, **words}
                 return model | {key: stored[key] for key in model.keys() & stored.keys()}
         if model["checkpoint"]:
             self.guess(
@@ -219,9 +226,9 @@ class Study:
 
     def rows(self, task: str, protocol: str) -> Rows:
         """Rows of a task by split: counted if they are there, else estimated."""
-        path = self.results / "splits" / task / f"{protocol}.json"
-        if path.is_file():
-            counts = json.loads(path.read_text())["counts"]
+        split = self.stored(self.results / "splits" / task / f"{protocol}.json")
+        if split:
+            counts = split["counts"]
             return Rows(*(sum(counts.get(s, {}).values()) for s in ("train", "dev", "test")))
         entry = self.config["tasks"][task]
         total = ROWS[entry["source"]](self, task)
@@ -480,16 +487,21 @@ class Load(NamedTuple):
     processes: int = 1
 
 
-def load_of(study: Study, rule: str, path: str) -> Load | None:
-    """The load of the job of `rule` that makes `path` (below the results); None: no model in it."""
+def load_at(study: Study, rule: str, at: At) -> Load | None:
+    """The load of the job of `rule` whose result has these parts; None: no model in it."""
     kind = KINDS.get(rule) or KINDS.get(SAME_KIND.get(rule, ""))
-    match = kind and re.match(kind.path, path)
-    if not kind or not match:
+    if kind is None:
         return None
     section = study.config
     for key in kind.section:
         section = section[key]
-    at = match.groupdict()
     processes = section.get("processes", 1)
     threads = section["threads"] * processes
     return Load(kind.work(study, at), at["model"], threads, kind.trains, processes)
+
+
+def load_of(study: Study, rule: str, path: str) -> Load | None:
+    """The load of the job of `rule` that makes `path` (below the results); None: no model in it."""
+    kind = KINDS.get(rule) or KINDS.get(SAME_KIND.get(rule, ""))
+    match = re.match(kind.path, path) if kind else None
+    return load_at(study, rule, match.groupdict()) if match else None

@@ -1,13 +1,15 @@
 """One function in several processes that train together, started by torchrun.
 
-Where nothing else is said, the processes are on this machine. torchrun takes each of its options
-from the environment, too (PET_NNODES, PET_RDZV_BACKEND, PET_RDZV_ENDPOINT, ...): with these set,
-and the same call on each node, they are on several.
+Where nothing else is said, the processes are on this machine. Those of a Slurm job can be on
+several nodes: srun starts torchrun on each. Without Slurm, torchrun takes each of its options from
+the environment, too (PET_NNODES, PET_RDZV_BACKEND, PET_RDZV_ENDPOINT, ...): with these set, and the
+same call on each node, they are on several.
 """
 
 import importlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -30,24 +32,35 @@ def launch(
     processes: int,
     threads: int,
     report: Callable[[str], None],
+    nodes: int = 1,
+    shared: str | Path | None = None,
 ) -> None:
     """`function(**arguments, report=report)` in `processes` processes of `threads` threads each; in
     this one where it is one.
 
-    `arguments` are what JSON can hold; `function` can be imported by its name. What the first
-    process reports is passed on as it comes. A `LongscaleError` of a process is raised here, and
-    any other failure as `subprocess.CalledProcessError`, its traceback on stderr. Processes whose
-    parent is gone end at the next line that they report.
+    They are spread evenly over `nodes` nodes of the Slurm job that this process is in; `shared` is
+    then a folder that all of them see. `arguments` are what JSON can hold; `function` can be
+    imported by its name. What the first process reports is passed on as it comes. A
+    `LongscaleError` of a process is raised here, and any other failure as
+    `subprocess.CalledProcessError`, its traceback on stderr. Processes whose parent is gone end at
+    the next line that they report.
     """
     if processes == 1 and ON_SEVERAL_NODES not in os.environ:
         function(**arguments, report=report)
         return
-    with tempfile.TemporaryDirectory() as folder:
+    if processes % nodes:
+        raise LongscaleError(
+            f"{processes} processes cannot be spread evenly over {nodes} nodes (finetune.processes,"
+            " finetune.nodes)"
+        )
+    if nodes > 1 and shared:
+        Path(shared).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=shared if nodes > 1 else None) as folder:
         job = Path(folder) / "job.json"
         name = [function.__module__, function.__qualname__]
         job.write_text(json.dumps({"function": name, "threads": threads, "arguments": arguments}))
         try:
-            _run(_torchrun(processes, job), report)
+            _run([*_on_each(nodes), *_torchrun(processes, job, nodes)], report)
         except subprocess.CalledProcessError:
             if _mistake(job).exists():
                 raise LongscaleError(_mistake(job).read_text()) from None
@@ -56,10 +69,32 @@ def launch(
         torch.zeros(1, device="cuda")  # a log's last line names the device of its own process
 
 
-def _torchrun(processes: int, job: Path) -> list[str]:
-    alone = [] if ON_SEVERAL_NODES in os.environ else ["--standalone"]
-    command = [sys.executable, "-m", "torch.distributed.run", *alone]
-    return [*command, f"--nproc-per-node={processes}", "--module", __name__, str(job)]
+def _torchrun(processes: int, job: Path, nodes: int = 1) -> list[str]:
+    if nodes > 1:
+        meeting = f"{socket.gethostname()}:{_free_port()}"
+        where = [f"--nnodes={nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={meeting}"]
+    else:
+        where = [] if ON_SEVERAL_NODES in os.environ else ["--standalone"]
+    command = [sys.executable, "-m", "torch.distributed.run", *where]
+    return [*command, f"--nproc-per-node={processes // nodes}", "--module", __name__, str(job)]
+
+
+def _on_each(nodes: int) -> list[str]:
+    """What runs a command once on each node of this Slurm job, beside this step of it."""
+    if nodes == 1:
+        return []
+    if "SLURM_JOB_ID" not in os.environ:
+        raise LongscaleError(
+            f"finetune.nodes is {nodes}, but this is no job of Slurm (docs/slurm.md); set it to 1"
+        )
+    return ["srun", "--overlap", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1",
+            "--kill-on-bad-exit=1"]  # fmt: skip
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("", 0))
+        return listening.getsockname()[1]
 
 
 def _run(command: list[str], report: Callable[[str], None]) -> None:

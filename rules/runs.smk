@@ -1,0 +1,37 @@
+# Runs on a cluster leave a record of their jobs; one that was killed has to be recovered first.
+import atexit
+
+from longscale.runs import Run, check_runs, command_line, end_run, started_in, write_run
+
+
+def record_run():
+    """Before the first job is submitted; where jobs are not given to Slurm, nothing."""
+    name = getattr(workflow.scheduler._executor, "run_uuid", None)
+    if name:
+        run = Run.present(name, started_in(sys.argv), command_line(sys.argv))
+        write_run(config["results"], run)
+        atexit.register(end_run, config["results"], run)
+
+
+def print_plan():
+    """After a dry run for a cluster: jobs, GPU-hours and disk per stage."""
+    if not (workflow.executor_plugin and workflow.dryrun and workflow.dag):
+        return
+    from longscale.plan import Job, plan_for_cluster
+
+    to_do = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
+    sent = [job for job in to_do if job.rule.name not in workflow._localrules]
+    submissions = {workflow.dag.get_job_group(job) or job for job in sent}
+    demands = [demand_of(job.rule.name, tuple(job.wildcards.items()), 1) for job in sent]
+    below = results("")
+    jobs = [Job(job.rule.name, str(job.output[0]).removeprefix(below), "-", True) for job in to_do]
+    print(plan_for_cluster(DEMANDS, jobs, demands, len(submissions)))
+
+
+if workflow.is_main_process:
+    try:
+        check_runs(config["results"])
+    except LongscaleError as error:
+        raise WorkflowError(str(error)) from None
+    if PROFILE:
+        atexit.register(print_plan)
