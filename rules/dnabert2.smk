@@ -129,6 +129,7 @@ rule measure_entropy:
     params:
         train_bp=lambda wildcards: int(wildcards.train_bp),
         eval_bp=STUDY["eval_bp"],
+        edge=config["windows"]["edge"],
         threads=config["score"]["threads"],
     script:
         "../workflow/scripts/measure_entropy.py"
@@ -142,6 +143,7 @@ use rule measure_entropy as measure_entropy_at with:
     params:
         train_bp=lambda wildcards: int(wildcards.train_bp),
         eval_bp=lambda wildcards: [int(wildcards.eval_bp)],
+        edge=config["windows"]["edge"],
         threads=config["score"]["threads"],
 
 

@@ -619,14 +619,14 @@ def test_asked_to_exactly_the_rules_that_use_it_run_again(edited):
         (
             "longscale/training/pretrain.py",
             "pretrain finetune measure_entropy score_variants build_tables plot_auroc"
-            " embed_rows train_probe score_zero_shot build_lrb_table",
+            " embed_rows train_probe score_zero_shot build_lrb_table plot_lrb",
         ),
         (
             "longscale/training/mlm.py",
             "train_mlm measure_attention score_mlm score_mlm_longest build_mlm_table plot_mlm",
         ),
-        ("longscale/training/probe.py", "train_probe score_zero_shot build_lrb_table"),
-        ("longscale/report/plots.py", "plot_auroc plot_documents plot_mlm"),
+        ("longscale/training/probe.py", "train_probe score_zero_shot build_lrb_table plot_lrb"),
+        ("longscale/report/plots.py", "plot_auroc plot_documents plot_mlm plot_lrb"),
         ("longscale/config.py", ""),
     ],
 )

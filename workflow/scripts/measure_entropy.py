@@ -19,16 +19,21 @@ with model_job(snakemake, snakemake.params.threads) as report:
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.tokenizer import load_tokenizer
     from longscale.training.protocols import PROTOCOLS
+    from longscale.variants.windows import require_windows
 
-    protocol = snakemake.wildcards.protocol
+    protocol, genome = snakemake.wildcards.protocol, Genome(snakemake.input.fasta)
+    variants = pd.read_parquet(snakemake.input.variants)
+    if snakemake.params.edge == "drop":  # what cannot be scored is not measured either
+        test = variants[variants["split"] == "test"]
+        require_windows(genome, test, max(snakemake.params.eval_bp))
     model = load_checkpoint(
         PROTOCOLS[protocol].model, Path(snakemake.input.model[0]).parent, complete=True
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     tokenizer = load_tokenizer(Path(snakemake.input.tokenizer).parent)
-    variants = choose_variants(pd.read_parquet(snakemake.input.variants))
+    variants = choose_variants(variants)
     train_bp = int(snakemake.params.train_bp)
-    encode = reference_encoder(Genome(snakemake.input.fasta), tokenizer, protocol)
+    encode = reference_encoder(genome, tokenizer, protocol)
     matches = match_variants(
         model, variants, encode, train_bp=train_bp, eval_bp=snakemake.params.eval_bp, report=report
     )
