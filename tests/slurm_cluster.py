@@ -92,6 +92,9 @@ def missing() -> str | None:
     file = SYSTEM / "slurm.conf"
     if file.exists() and MARK not in file.read_text():
         return f"{file} belongs to another cluster"
+    with socket.socket() as controller:
+        if controller.connect_ex(("127.0.0.1", PORT)) == 0:
+            return f"the cluster of another test is at work (port {PORT})"
     return None
 
 
