@@ -202,8 +202,7 @@ class Cluster:
     def revive_node(self, node: str) -> None:
         """Bring a killed node back."""
         self.start_node(node)
-        wait_for(lambda: self.state_of(node) != "down*", f"{node} does not come back")
-        ask("scontrol", "update", f"nodename={node}", "state=resume")
+        wait_for(lambda: "down" not in self.state_of(node), f"{node} does not come back")
 
     def state_of(self, node: str) -> str:
         """State of a node, as sinfo says it."""
