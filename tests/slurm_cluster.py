@@ -92,6 +92,9 @@ def missing() -> str | None:
     file = SYSTEM / "slurm.conf"
     if file.exists() and MARK not in file.read_text():
         return f"{file} belongs to another cluster"
+    with socket.socket() as controller:
+        if controller.connect_ex(("127.0.0.1", PORT)) == 0:
+            return f"the cluster of another test is at work (port {PORT})"
     return None
 
 
@@ -199,8 +202,7 @@ class Cluster:
     def revive_node(self, node: str) -> None:
         """Bring a killed node back."""
         self.start_node(node)
-        wait_for(lambda: self.state_of(node) != "down*", f"{node} does not come back")
-        ask("scontrol", "update", f"nodename={node}", "state=resume")
+        wait_for(lambda: "down" not in self.state_of(node), f"{node} does not come back")
 
     def state_of(self, node: str) -> str:
         """State of a node, as sinfo says it."""

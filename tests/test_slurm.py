@@ -49,7 +49,7 @@ def write_profile(folder: Path) -> Path:
     return path.parent
 
 
-def start(folder: Path, *arguments: object, configs: tuple[str, ...] = (CONFIG,)) -> list[str]:
+def start(folder: Path, *arguments: object, configs: tuple = (CONFIG,)) -> list[str]:
     """The command that runs Snakemake in `folder`."""
     given = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
     given += [*arguments, "--configfile", *[ROOT / config for config in configs]]
@@ -312,6 +312,6 @@ def test_training_on_two_nodes_is_that_of_two_processes_on_one(slurm, begun):
     steps = [step for step in slurm.steps() if step["job"] == last["JobId"]]
     assert {step["node"] for step in steps} == set(NODES)
     shutil.rmtree((begun / target).parent)
-    together = start(begun, "--cores", 2, target, "--config", "finetune={nodes: 1}", configs=nodes)
-    finish(begun, together)
+    (begun / "one.yaml").write_text("finetune: {nodes: 1}\n")
+    finish(begun, start(begun, "--cores", 2, target, configs=(*nodes, begun / "one.yaml")))
     assert (begun / target).read_bytes() == spread
