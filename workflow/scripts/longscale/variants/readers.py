@@ -279,8 +279,9 @@ def _read_vcf(path: Path, columns: Mapping[str, str]) -> Iterator[RawVariant]:
     except (OSError, ValueError, KeyError, EOFError, zlib.error) as error:
         # What htslib says of a file that it cannot open names our own copy of it.
         place = f"{unit} {line + 1} cannot be read ({error})" if unit else "cannot be read"
+        row = "the row is malformed (say, POS is no number) or the file " if unit else "it "
         raise LongscaleError(
-            f"{path}: {place}: it is cut off, damaged or no VCF (columns between tabs) or BCF"
+            f"{path}: {place}: {row}is cut off, damaged or no VCF (columns between tabs) or BCF"
         ) from error
     finally:
         pysam.set_verbosity(verbosity)
