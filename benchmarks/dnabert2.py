@@ -28,7 +28,6 @@ import copy
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -41,7 +40,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "workflow/scripts"))
 
 import torch
 import torch.nn.functional as F
-from side_by_side import flush_denormal
+from side_by_side import flush_denormal, processor
 
 from longscale.attention.alibi import alibi_slopes
 from longscale.models.dnabert2 import DNABERT2Config, DNABERT2Model
@@ -355,12 +354,7 @@ def high_water_mark() -> float:
 def machine(options: argparse.Namespace) -> str:
     if options.device == "cuda":
         return torch.cuda.get_device_name()
-    model = [
-        line.split(":")[1].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    ]
-    return f"{model[0] if model else platform.machine()}, {os.cpu_count()} cores"
+    return f"{processor()}, {os.cpu_count()} cores"
 
 
 def show(rows: Iterable[dict]) -> None:

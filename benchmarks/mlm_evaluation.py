@@ -21,7 +21,6 @@ before its first forward pass.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -34,6 +33,7 @@ from pydoc_data.topics import topics
 
 import numpy as np
 import torch
+from side_by_side import flush_denormal, processor
 from tokenizers import Tokenizer
 
 from longscale.evaluation.mlm import Document, fixed_target_passes, score_pass
@@ -102,13 +102,13 @@ def tokens_of(name: str, length: int, vocab_size: int) -> np.ndarray:
 
 def ours(model: GAUAlphaForMaskedLM, passes: list) -> np.ndarray:
     """Losses of the targets."""
-    torch.set_flush_denormal(True)
+    flush_denormal(True)
     return np.concatenate([score_pass(model, one, SPECIAL.mask)[0].ravel() for one in passes])
 
 
 def obvious(model: GAUAlphaForMaskedLM, passes: list) -> np.ndarray:
     """Losses of the targets."""
-    torch.set_flush_denormal(False)
+    flush_denormal(False)
     losses = []
     for one in passes:
         true = torch.from_numpy(one.ids[:, one.rows])
@@ -198,7 +198,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{platform.processor() or platform.machine()}, {options.threads} threads")
+    print(f"{processor()}, {options.threads} threads")
     for name in [str(options.checkpoint.resolve())] if options.checkpoint else options.models:
         for length in options.lengths:
             for scheme in ("rope", "windowed"):

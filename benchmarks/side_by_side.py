@@ -34,14 +34,18 @@ def alternate(repeats: int, *sides: Callable[[], object]) -> tuple[list[Seconds]
     return [Seconds(statistics.median(taken), min(taken), max(taken)) for taken in times], results
 
 
-def describe_run() -> str:
-    """Date, processor, load and command line."""
+def processor() -> str:
+    """Name of the processor."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.processor() or platform.machine()
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def describe_run() -> str:
+    """Date, processor, load and command line."""
     load = f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
-    return f"{time.strftime('%Y-%m-%d')}, {processor}, {load}: python {' '.join(sys.argv)}"
+    return f"{time.strftime('%Y-%m-%d')}, {processor()}, {load}: python {' '.join(sys.argv)}"
 
 
 def flush_denormal(flush: bool) -> None:
@@ -51,6 +55,7 @@ def flush_denormal(flush: bool) -> None:
     """
     import torch  # not every benchmark computes with it
 
-    pool = ctypes.CDLL(str(Path(torch.__file__).parent / "lib/libgomp.so.1"))
+    (library,) = Path(torch.__file__).parent.glob("lib/libgomp*.so*")  # builds name it differently
+    pool = ctypes.CDLL(str(library))
     set_it = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: torch.set_flush_denormal(flush))
     pool.GOMP_parallel(set_it, None, torch.get_num_threads(), 0)

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 from longscale import code_changes
 from longscale.errors import storage_sentence
+from longscale.files import check_writable
 
 CODE_RECORD = Path(results("code.json")).absolute()
 SCRIPTS = {item.name: Path(str(item.script)).name for item in workflow.rules if item.script}
@@ -52,6 +53,8 @@ if workflow.is_main_process:
     onstart:
         atexit.unregister(remember_code)
         try:
+            # Snakemake itself, met by a folder that cannot be written to, prints a traceback.
+            check_writable(CODE_RECORD.parent)
             code_changes.write_record(DECISION.record, CODE_RECORD)
             record_run()
         except OSError as error:

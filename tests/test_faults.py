@@ -309,7 +309,7 @@ def test_a_disk_that_is_full_or_read_only_is_told_and_the_run_goes_on_later(undi
                 break
             told.append(output)
             assert kilobytes < 512_000, output[-6000:]
-            kilobytes *= 2
+            kilobytes *= 4
             remount(f"size={kilobytes}k")
         assert len(told) > 1
         for output in told:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -35,6 +36,13 @@ def _left_over(path: Path) -> list[Path]:
     """What processes that were killed have left beside `path` (see `_part_path`)."""
     own = re.compile(rf"\.{re.escape(path.name)}\.[0-9]+\.part")
     return [item for item in path.parent.iterdir() if own.fullmatch(item.name)]
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make `folder` if there is none, and a file in it, which goes again; raises OSError."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 @contextmanager
