@@ -91,6 +91,8 @@ def demand_of(rule, wildcards, attempt):
     parts = dict(wildcards)
     if "mlm_protocol" in parts:
         parts["protocol"] = parts["mlm_protocol"]
+    if "probe_task" in parts:
+        parts["task"] = parts["probe_task"]
     return DEMANDS.of(rule, parts, attempt)
 
 

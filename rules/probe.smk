@@ -1,4 +1,13 @@
 # Frozen embeddings and small networks on them: rows, embeddings in shards, probes, one table.
+localrules:
+    download_probe_file,
+    download_probe_shards,
+    download_genes,
+    fetch_encoder,
+    build_lrb_table,
+    plot_lrb,
+
+
 rule download_probe_file:
     output:
         results("downloads/probe/{lrb_file}"),
@@ -107,6 +116,8 @@ rule embed_rows:
     log:
         logs(f"embed_rows/{PLACE}"),
     priority: 5
+    group:
+        grouped("embed_rows", "embed")
     conda:
         CONDA_ENV
     threads: PROBE["embed"]["threads"]
@@ -130,6 +141,8 @@ rule train_probe:
         folds=results(f"probe/{PLACE}/folds.json"),
     log:
         logs(f"train_probe/{PLACE}"),
+    group:
+        grouped("train_probe", "probe")
     conda:
         CONDA_ENV
     threads: PROBE["train"]["threads"]
@@ -153,6 +166,10 @@ use rule train_probe as train_probe_on_features with:
         folds=results("probe/{probe_task}/{features}/0/none/none/folds.json"),
     log:
         logs("train_probe/{probe_task}/{features}"),
+    group:
+        grouped("train_probe_on_features", "probe")
+    resources:
+        **NEEDS,
     params:
         kind=lambda wildcards: kind_of_task(wildcards.probe_task, PROBE_RECIPE),
         options=PROBE["train"],
@@ -170,6 +187,8 @@ rule score_zero_shot:
         results(f"probe/{PLACE}/zero_shot.parquet"),
     log:
         logs(f"score_zero_shot/{PLACE}"),
+    group:
+        grouped("score_zero_shot", "score")
     conda:
         CONDA_ENV
     threads: PROBE["embed"]["threads"]

@@ -114,10 +114,14 @@ def test_every_kind_of_job_has_a_demand(tmp_path):
         "attention": "dot", "scheme": "rope", "seed": "1", "protocol": "fixed-target",
         "length": "64",
     }  # fmt: skip
+    probe = {
+        "task": "sim_eqtl", "probe_task": "sim_eqtl", "model": "dnabert2-tiny",
+        "context_bp": "256", "rule": "none", "extension": "none",
+    }  # fmt: skip
     for rule, kind in KINDS.items():
-        parts = mlm if kind.section[0] == "mlm" else at
+        parts = {"mlm": mlm, "probe": probe}.get(kind.section[0], at)
         asked = demands(study).of(rule, parts)
-        assert 1000 < asked.mem_mb < 4000, rule  # tiny models: imports
+        assert 1000 < asked.mem_mb < 4000, rule  # tiny models: imports, and the blocks of a probe
         assert SPARE_MINUTES < asked.minutes < 2 * SPARE_MINUTES, rule
     small = demands(study).of("prepare_variants", {"task": "sim_near"})
     assert small.gpus == 0
@@ -146,4 +150,59 @@ def test_the_profile_groups_rules_that_there_are():
     groups = yaml.safe_load(text.split("\ngroups:\n")[1].split("\ngroup-components:")[0])
     assert set(groups) <= set(rules()) - set(KINDS)
     sized = set(re.findall(r'"(\w+)"', text.split("\ngroup-components:")[1]))
-    assert sized == {*groups.values(), "pretrain", "train", "measure", "score"}
+    assert sized == {*groups.values(), "pretrain", "train", "measure", "score", "embed", "probe"}
+
+
+LRB = {
+    "task": "bulk_rna_expression", "probe_task": "bulk_rna_expression", "model": "nt-v2-50m",
+    "context_bp": "12000", "rule": "none", "extension": "none",
+}  # fmt: skip
+
+
+def place(task, **parts):
+    return LRB | {"task": task, "probe_task": task} | parts
+
+
+@pytest.fixture
+def lrb(tmp_path):
+    return read_study("lrb.yaml", tmp_path)
+
+
+@pytest.mark.parametrize("rule", ["embed_rows", "train_probe"])
+def test_probes_of_more_rows_ask_for_more_time(lrb, rule):
+    few, many = "bulk_rna_expression", "regulatory_element_enhancer"
+    one, two = (demands(lrb, gpus=1).of(rule, place(task)) for task in (few, many))
+    assert two.seconds > 2 * one.seconds
+    assert (one.gpus, two.gpus) == (1, 1)
+
+
+def test_embedding_holds_the_genome_of_its_task(lrb):
+    hg19, grch38 = "bulk_rna_expression", "regulatory_element_promoter"
+    one, two = (
+        demands(lrb, gpus=1).of("embed_rows", place(task)).mem_mb for task in (hg19, grch38)
+    )
+    assert one - two == pytest.approx(1.3 * 4 * (949 - 938), abs=2)
+
+
+def test_embedding_on_a_cpu_holds_a_batch_or_one_long_context(lrb):
+    short, long = (
+        step_tokens(lrb, "embed_rows", place("x", context_bp=n)) for n in ("600", "960000")
+    )
+    assert short == lrb.config["probe"]["embed"]["batch_tokens"]
+    assert long == 960_000 / 6 + 1
+
+
+def test_a_profile_probe_holds_its_predictions(lrb):
+    rows = lrb.probe_task("cage_prediction").test
+    values = rows * (12_000 // 128) * 50 * 5 * 4  # test rows, bins, tracks, folds, bytes
+    asked = demands(lrb, gpus=1).of("train_probe", place("cage_prediction")).mem_mb
+    assert asked == pytest.approx(1.3 * (4000 + 2000 + 2 * values / 1e6), abs=2)
+
+
+def test_rows_are_read_without_a_gpu(lrb):
+    few, many = "bulk_rna_expression", "variant_effect_pathogenic_omim"
+    one, two = (
+        demands(lrb, gpus=1).of("prepare_probe_rows", {"probe_task": t}) for t in (few, many)
+    )
+    assert two.mem_mb > one.mem_mb + 2000
+    assert (one.gpus, two.gpus) == (0, 0)

@@ -27,10 +27,12 @@ RESULTS = yaml.safe_load((ROOT / CONFIG).read_text()).get("results", "results")
 LOCAL_RULES = {
     "all", "download_md5checksums", "download_genome_file", "download_assembly_report",
     "download_task", "fetch_checkpoint", "tabulate_variants", "build_tables", "plot_auroc",
-    "plot_documents", "build_mlm_table", "plot_mlm",
+    "plot_documents", "build_mlm_table", "plot_mlm", "download_probe_file",
+    "download_probe_shards", "download_genes", "fetch_encoder", "build_lrb_table", "plot_lrb",
 }  # fmt: skip
 GPU_RULES = (
     r"pretrain|finetune|measure_entropy|score_variants|train_mlm|measure_attention|score_mlm"
+    r"|embed_rows|train_probe|score_zero_shot"
 )
 BLOCK = {"gpu_type": "fake", "memory_mb": MEMORY_MB, "cores": CPUS, "hours": 2, "jobs": 16}
 RUN = "sim_near/paired/dnabert2-tiny/256/dot/seed1"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from longscale.calibration import Calibration, Device, estimate
-from longscale.footprint import genome_bytes, weights_bytes
+from longscale.footprint import genome_bytes, prediction_bytes, weights_bytes
+from longscale.probe_cells import genome_of_task
 from longscale.workload import SAME_KIND, At, Load, Study, alleles, load_at, parameters
 
 MB = 1e6
@@ -22,6 +23,7 @@ OPTIMISER_BYTES = 16  # of a parameter in training: weight, gradient, two moment
 TRAINING_BYTES = 160  # of a token, per hidden unit and layer: activations kept for the gradient
 SCORING_BYTES = 96  # of a token, per hidden unit: inference keeps one layer
 TOKEN_BYTES = 8  # of a token that waits for its batch
+BLOCK_MB = 2000  # of a probe: the embeddings it shuffles, as read, copied and in float32
 
 
 class Cluster(NamedTuple):
@@ -57,6 +59,7 @@ class Small(NamedTuple):
 # Those that are not here are small whatever the study.
 SMALL = {
     "simulate_genome": Small(1000, genomes=10),
+    "simulate_probe_genome": Small(1000, genomes=10),
     "convert_ncbi2ucsc": Small(500),
     "fold_genome": Small(500, genomes=1),
     "build_tokenizer": Small(1500, genomes=1),
@@ -70,6 +73,9 @@ SMALL = {
     "build_tables": Small(2000, row_kb=4, row_ms=2),
     "prepare_corpus": Small(2000, genomes=2),
     "build_mlm_tokenizer": Small(2000, genomes=1),
+    "prepare_probe_rows": Small(1500, row_kb=1, row_ms=2, genomes=1),
+    "compute_ceiling": Small(1500, row_kb=40, row_ms=1),
+    "train_probe_on_features": Small(4000, row_kb=40, row_ms=100),
 }
 
 
@@ -95,7 +101,7 @@ class Demands:
         if load:
             mb = _model_mb(self.study, sizes, rule, load, at, device)
         else:
-            mb = _small_mb(self.study, sizes, small, rows)
+            mb = _small_mb(self.study, sizes, small, rows, at)
         minutes = SPARE_MINUTES + math.ceil(seconds * expected.factor / 60)
         return Demand(
             min(math.ceil(mb * MARGIN) * attempt, self.cluster.memory_mb),
@@ -107,18 +113,26 @@ class Demands:
 
 def _rows(study: Study, at: At) -> float:
     """Rows that a job without a model works on: its task's, or those of all tasks."""
+    if "probe_task" in at:
+        return study.probe_task(at["probe_task"]).rows
     tasks = [at["task"]] if "task" in at else list(study.config["tasks"])
     return sum(sum(study.rows(task, at.get("protocol", "paired"))) for task in tasks)
 
 
-def _small_mb(study: Study, sizes: Mapping[str, float], small: Small, rows: float) -> float:
-    genome = _genome_mb(study, sizes) if small.genomes else 0.0
+def _small_mb(study: Study, sizes: Mapping[str, float], small: Small, rows: float, at: At) -> float:
+    genome = _genome_mb(study, sizes, at) if small.genomes else 0.0
     return small.mb + rows * small.row_kb / 1e3 + small.genomes * genome
 
 
-def _genome_mb(study: Study, sizes: Mapping[str, float]) -> float:
-    """MB of the genome, which jobs map into memory; 0 without one."""
-    return genome_bytes(study, sizes) / MB if study.config["genome"] else 0.0
+def _genome_mb(study: Study, sizes: Mapping[str, float], at: At) -> float:
+    """MB of the genome of a job, which maps it into memory; 0 without one."""
+    if not study.genomes:
+        return 0.0
+    if "probe_task" in at:
+        name = genome_of_task(study.config, at["probe_task"])
+    else:
+        name = at.get("genome", study.config["genome"]["name"])
+    return genome_bytes(study, name, sizes) / MB
 
 
 def _model_mb(
@@ -126,6 +140,8 @@ def _model_mb(
 ) -> float:
     """MB on a node of a job that computes with a model; what is on a GPU does not count."""
     model, weights = study.model(load.model), weights_bytes(study, load.model)
+    if rule == "train_probe":
+        return IMPORTS_MB[device] + BLOCK_MB + 2 * prediction_bytes(study, at) / MB
     if device == "gpu":
         computing = 2 * weights
     else:
@@ -134,7 +150,8 @@ def _model_mb(
         each = TRAINING_BYTES * layers if load.trains else SCORING_BYTES
         kept = OPTIMISER_BYTES * parameters(model) if load.trains else weights
         computing = kept + each * width * step_tokens(study, SAME_KIND.get(rule, rule), at)
-    mapped = _genome_mb(study, sizes) if "eval_bp" in at or "train_bp" in at else 0.0
+    reads_windows = not at.keys().isdisjoint(("train_bp", "eval_bp", "context_bp"))
+    mapped = _genome_mb(study, sizes, at) if reads_windows else 0.0
     waiting = _waiting_bytes(study, at) if rule == "finetune" else 0.0
     on_a_node = load.processes // study.config["finetune"]["nodes"] if rule == "finetune" else 1
     return mapped + on_a_node * (IMPORTS_MB[device] + (computing + waiting) / MB)
@@ -161,6 +178,9 @@ def step_tokens(study: Study, rule: str, at: At) -> float:
         lengths = [at["eval_bp"]] if "eval_bp" in at else config["study"]["eval_bp"]
         longest = study.tokens(model, max(map(int, lengths)))
         return max(config["score"]["batch_tokens"], 2 * longest)
+    if rule in ("embed_rows", "score_zero_shot"):
+        one = study.encoder_tokens(model, int(at["context_bp"]))
+        return max(config["probe"]["embed"]["batch_tokens"], one)
     mlm = config["mlm"]
     if rule == "train_mlm":
         return mlm["train"]["batch_size"] * mlm["train_length"]

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from longscale.tasks.lrb import LRB_REPOSITORY, LRB_TASKS
 from longscale.tasks.probe_tasks import PROBE_TASKS
-from longscale.workload import PLACE, Study, load_of, parameters
+from longscale.workload import PLACE, At, Study, load_of, parameters
 
 BYTES = 4  # of a stored number
 HALF_BYTES = 2  # of a stored number of an embedding or of a profile
@@ -100,9 +100,14 @@ def genome_bytes(study: Study, name: str, sizes: Mapping[str, float]) -> float:
     return PACKED * (_url(genome["fasta"], sizes).size or 0.0)
 
 
+def _place(path: str) -> At:
+    """The parts of the path of embeddings or of a probe."""
+    return re.match(f"(embeddings|probe)/{PLACE}", path).groupdict()  # type: ignore[union-attr]
+
+
 def embedding_bytes(study: Study, path: str) -> float:
     """Embeddings of a task: of each row its pieces, as float16."""
-    at = re.match(f"embeddings/{PLACE}", path).groupdict()
+    at = _place(path)
     size, width = study.probe_task(at["task"]), study.model(at["model"])["hidden_size"]
     return size.rows * size.pieces(int(at["context_bp"])) * width * HALF_BYTES
 
@@ -113,8 +118,8 @@ def _label_bytes(study: Study, path: str) -> float:
     return size.rows * size.bins * size.outputs * each
 
 
-def _prediction_bytes(study: Study, path: str) -> float:
-    at = re.match(f"probe/{PLACE}", path).groupdict()
+def prediction_bytes(study: Study, at: At) -> float:
+    """What a probe writes: of each test row and output, the predictions of all folds."""
     size = study.probe_task(at["task"])
     positions = size.pieces(int(at["context_bp"])) if size.bin_bp else 1
     return size.test * positions * size.outputs * study.config["probe"]["train"]["folds"] * BYTES
@@ -123,7 +128,7 @@ def _prediction_bytes(study: Study, path: str) -> float:
 PROBE_BYTES = {
     "embed_rows": embedding_bytes,
     "prepare_probe_rows": _label_bytes,
-    "train_probe": _prediction_bytes,
+    "train_probe": lambda study, path: prediction_bytes(study, _place(path)),
 }
 
 
