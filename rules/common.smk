@@ -91,6 +91,8 @@ def demand_of(rule, wildcards, attempt):
     parts = dict(wildcards)
     if "mlm_protocol" in parts:
         parts["protocol"] = parts["mlm_protocol"]
+    elif "task" in parts and parts.get("seed", "1") != "1":  # seeds ask for the same
+        return demand_of(rule, tuple((parts | {"seed": "1"}).items()), attempt)
     if "probe_task" in parts:
         parts["task"] = parts["probe_task"]
     return DEMANDS.of(rule, parts, attempt)
