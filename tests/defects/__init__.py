@@ -1,6 +1,16 @@
 """Bad input, written by hand: tables of defects, and what does with them what a run does."""
 
-from defects import assemblies, checkpoints, configs, corpora, leftovers, tokenizers, variants
+from defects import (
+    annotations,
+    assemblies,
+    checkpoints,
+    configs,
+    corpora,
+    leftovers,
+    probe_tables,
+    tokenizers,
+    variants,
+)
 
 KINDS = {
     "config": configs,
@@ -9,6 +19,8 @@ KINDS = {
     "tokenizer": tokenizers,
     "checkpoint": checkpoints,
     "corpus": corpora,
+    "probe_table": probe_tables,
+    "annotation": annotations,
     "leftover": leftovers,
 }
 """Kind -> module with `DEFECTS` and `use(folder, defect)`, which is what a rule's script does."""

@@ -21,6 +21,8 @@ BUCKET_EDGES_BP = (0, 1_000, 3_000, 10_000, 30_000, 100_000)
 TRANSCRIPT_FEATURES = ("transcript", "mRNA")
 GENE_FEATURES = ("gene",)
 
+_LAST_BASE = 2**40  # no contig is that long
+
 _GTF_FIELDS = {"contig": 0, "feature": 2, "start": 3, "stop": 4, "strand": 6}
 _BED_FIELDS = {"contig": 0, "start": 1, "stop": 2, "strand": 5}
 
@@ -33,7 +35,8 @@ def read_gene_starts(
     `path`: GTF, GFF3 or BED (six columns), also `.gz`. Of a GTF or GFF3 the transcripts (`mRNA` or
     `transcript`) count, or, where it has none, the genes; of a BED all lines. Names of contigs are
     resolved through `aliases`, where they have the name. LongscaleError where the file cannot be
-    read, a line has no places or no strand, or there is no TSS in it.
+    read, a line has no places or no strand, there is no TSS in it, or none on a contig of
+    `aliases`.
     """
     path = Path(path)
     suffix = Path(path.name.lower().removesuffix(".gz")).suffix
@@ -50,6 +53,12 @@ def read_gene_starts(
         raise LongscaleError(f"{path}: holds no transcript and no gene; at least one is expected")
     starts = _starts(path, table, first_base=0 if is_bed else 1)
     names = table["contig"].map(lambda name: (aliases or {}).get(name, name))
+    if aliases and names.isin(set(aliases.values())).sum() == 0:
+        given, known = table["contig"].iloc[0], next(iter(aliases.values()))
+        raise LongscaleError(
+            f"{path}: none of its genes is on a contig of the genome: it has {given!r}, the genome"
+            f" {known!r}; the annotation of the same assembly is expected"
+        )
     return {str(name): np.unique(places) for name, places in starts.groupby(names.to_numpy())}
 
 
@@ -79,18 +88,23 @@ def _read_annotation(path: Path, fields: Mapping[str, int]) -> pd.DataFrame:
 
 def _starts(path: Path, table: pd.DataFrame, first_base: int) -> pd.Series:
     """0-based TSS of each line; `first_base` is the number of a contig's first base."""
-    numbers = table[["start", "stop"]].apply(pd.to_numeric, errors="coerce")
-    bad = (numbers.isna().any(axis=1) | ~table["strand"].isin(["+", "-"])).to_numpy()
+    first, stop = (pd.to_numeric(table[name], errors="coerce") for name in ("start", "stop"))
+    # BED ends are half-open, so there, too, a gene of one base ends after it starts.
+    longer = stop - first >= 1 - first_base
+    good = (
+        (first >= first_base) & longer & (stop <= _LAST_BASE) & (first % 1 == 0) & (stop % 1 == 0)
+    )
+    bad = (~good | ~table["strand"].isin(["+", "-"])).to_numpy()
     if bad.any():
         row = table[bad].iloc[0]
         raise LongscaleError(
             f"{path}, line {row['line']}: from {row['start']} to {row['stop']} on the strand"
-            f" {row['strand']!r}; two whole numbers and the strand + or - are expected"
+            f" {row['strand']!r}; two rising whole numbers of {first_base} or more, and the strand"
+            " + or -, are expected"
         )
     # Closed ends in GTF; in BED the last base stands one before the end.
-    last = numbers["stop"].astype(np.int64) - 1
-    first = numbers["start"].astype(np.int64) - first_base
-    return first.where(table["strand"] == "+", last)
+    places = first.where(table["strand"] == "+", stop - 1 + first_base)
+    return (places - first_base).astype(np.int64)
 
 
 def distance_to_nearest(
