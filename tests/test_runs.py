@@ -75,11 +75,11 @@ def test_after_a_killed_run_a_start_is_refused_whether_jobs_are_left_or_not(
     write_run(tmp_path, killed)
     (slurm / "queue").write_text("one 7\nother 8\none 9_2\n")
     with pytest.raises(
-        LongscaleError, match="2 of its Slurm jobs are left; `make recover RESULTS="
+        LongscaleError, match="Slurm still has 2 of its jobs; `make recover RESULTS="
     ):
         check_runs(tmp_path)
     (slurm / "queue").write_text("other 8\n")
-    with pytest.raises(LongscaleError, match="none of its jobs is left; `make recover RESULTS="):
+    with pytest.raises(LongscaleError, match="Slurm has none of its jobs; `make recover RESULTS="):
         check_runs(tmp_path)
     monkeypatch.setenv(RECOVERING, "1")
     check_runs(tmp_path)
@@ -96,7 +96,7 @@ def test_a_run_that_ended_leaves_nothing_once_its_jobs_are_gone(slurm, killed, t
     (slurm / "queue").write_text("one 7\n")
     end_run(tmp_path, killed)
     assert read_runs(tmp_path) == [replace(killed, ended=True)]
-    with pytest.raises(LongscaleError, match="1 of its Slurm jobs are left"):
+    with pytest.raises(LongscaleError, match="Slurm still has 1 of its jobs"):
         check_runs(tmp_path)
     (slurm / "queue").write_text("")
     check_runs(tmp_path)

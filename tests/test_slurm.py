@@ -292,7 +292,7 @@ def test_a_killed_controller_is_recovered_with_one_command(slurm, small, begun):
     running.wait()
     again = subprocess.run(command, cwd=begun, capture_output=True, text=True, check=False)
     assert again.returncode
-    assert "1 of its Slurm jobs are left" in again.stderr
+    assert "Slurm still has 1 of its jobs" in again.stderr
     assert "make recover RESULTS=results/test" in again.stderr
     assert "Traceback" not in again.stderr
     assert slurm.jobs()[job]["JobState"] == "RUNNING"

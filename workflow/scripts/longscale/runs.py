@@ -146,7 +146,7 @@ def check_runs(results: str | Path) -> None:
             forget_run(results, run.name)
             continue
         state = "is at work there or did" if run.elsewhere else "did"
-        left = f"{len(jobs)} of its Slurm jobs are left" if jobs else "none of its jobs is left"
+        left = f"Slurm still has {len(jobs)} of its jobs" if jobs else "Slurm has none of its jobs"
         raise LongscaleError(
             f"{results}: an earlier run (process {run.pid} on {run.host}) {state} not end properly,"
             f" and {left}; `make recover RESULTS={results}` cancels them, unlocks the folder and"
