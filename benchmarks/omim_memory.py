@@ -4,8 +4,7 @@
 bytes each) and a genome for it. Each step then runs in a process of its own, which ends with its
 peak memory:
 
-* accept: the table read, normalised, checked and written as the accepted variants;
-* rows: those as rows of the probe stage, with their labels;
+* rows: the table read, normalised, checked and written as rows with labels and a ledger;
 * windows: the windows of both alleles of every row, a batch at a time, as an encoder gets them.
 """
 
@@ -22,35 +21,19 @@ sys.path[:0] = [str(ROOT / "workflow/scripts"), str(ROOT / "tests")]
 TASK = "variant_effect_pathogenic_omim"
 BATCH_BP = 4_000_000
 LIMIT_MIB = 2_000
-
-
-def accept(folder: Path) -> str:
-    """The accepted variants and the ledger, as `prepare_variants.py` writes them."""
-    from longscale.genome.sequence import Genome
-    from longscale.tasks.probe_tasks import PROBE_TASKS
-    from longscale.variants.accept import accept_variants
-    from longscale.variants.readers import read_variants
-
-    records = read_variants(folder / "omim.csv", PROBE_TASKS[TASK].columns)
-    found = accept_variants(records, Genome(folder / "genome.fa"), {})
-    found.accepted.to_parquet(folder / f"{TASK}.parquet", index=False)
-    found.rejected.to_csv(folder / "rejected.tsv", sep="\t", index=False)
-    return f"{found.counts['accepted']:,} of {found.counts['rows']:,} rows accepted"
+STEPS = ("rows", "windows")
 
 
 def rows(folder: Path, context_bp: int) -> str:
-    """Rows, labels and ledger of the probe stage."""
-    import pandas as pd
-
+    """Rows, labels and ledger, as `prepare_probe_rows.py` makes them."""
     from longscale.genome.sequence import Genome
-    from longscale.tasks.probe_rows import variant_rows, write_rows
+    from longscale.tasks.probe_rows import read_variant_rows, write_rows
     from longscale.tasks.probe_tasks import PROBE_TASKS
 
-    accepted = pd.read_parquet(folder / f"{TASK}.parquet")
-    genome = Genome(folder / "genome.fa")
-    found = variant_rows(PROBE_TASKS[TASK], accepted, genome, context_bp=context_bp)
-    write_rows(PROBE_TASKS[TASK], found, folder / "rows")
-    return f"{found.counts['accepted']:,} rows"
+    task, genome = PROBE_TASKS[TASK], Genome(folder / "genome.fa")
+    found = read_variant_rows(task, folder / "omim.csv", genome, {}, context_bp=context_bp)
+    write_rows(task, found, folder / "rows")
+    return f"{found.counts['accepted']:,} of {found.counts['rows']:,} rows accepted"
 
 
 def windows(folder: Path, context_bp: int) -> str:
@@ -88,7 +71,7 @@ def make(folder: Path, rows: int) -> None:
 def measure(folder: Path, context_bp: int) -> dict[str, float]:
     """Run each step in a process of its own: step -> peak memory in MiB."""
     peaks = {}
-    for step in ("accept", "rows", "windows"):
+    for step in STEPS:
         command = [sys.executable, __file__, "--step", step, "--folder", str(folder)]
         command += ["--context-bp", str(context_bp)]
         started = time.perf_counter()
@@ -105,11 +88,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2_321_473)
     parser.add_argument("--context-bp", type=int, default=12_000)
     parser.add_argument("--folder", type=Path, default=None, help="where to work (a temporary one)")
-    parser.add_argument("--step", choices=("accept", "rows", "windows"), help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        arguments = [options.folder] + [options.context_bp] * (options.step != "accept")
-        print(globals()[options.step](*arguments), f"{peak_mib():.1f}", sep="\t")
+        told = {"rows": rows, "windows": windows}[options.step](options.folder, options.context_bp)
+        print(told, f"{peak_mib():.1f}", sep="\t")
         return
     from side_by_side import describe_run
 

@@ -38,6 +38,7 @@ from longscale.tasks.simulated_probe import (
     simulate,
     write_simulation,
 )
+from longscale.training.probe import ProbeSettings, run_probe
 from longscale.variants.accept import accept_variants
 from longscale.variants.readers import read_variants
 
@@ -390,3 +391,60 @@ def test_loci_lie_apart(small):
     ).sort_values(["contig", "anchor"])
     gaps = places.groupby("contig")["anchor"].diff().dropna()
     assert gaps.min() == small.recipe.assembly["locus_bp"]
+
+
+# --- probes ---------------------------------------------------------------------------------------
+
+
+class Features:
+    """Made-up embeddings: what a model would know that has read every element."""
+
+    def __init__(self, values):
+        self.values = values.astype(np.float16)
+        self.rows, self.pieces, self.width = values.shape
+
+    def read(self, numbers):
+        return self.values[numbers]
+
+
+def elements_as_features(one):
+    """Of each row and piece: counts of the elements, and whether the allele is the one that hits,
+    seen through a random matrix."""
+    held = np.stack([(one.truth.slots == e) for e in range(len(one.truth.rates))], axis=2)
+    counts = np.einsum("nse,sb->nbe", held.astype(float), one.truth.kernel)
+    if one.task.kind == "variant":
+        hits = np.stack([np.zeros(len(counts)), one.truth.hit], axis=1)[:, :, None]
+        counts = np.concatenate([np.repeat(counts, 2, axis=1), hits], axis=2)
+    mixed = np.random.default_rng(0).normal(size=(counts.shape[2], 24))
+    return Features(counts @ mixed)
+
+
+def score(task, labels, predicted):
+    """AUROC, or the mean correlation over outputs."""
+    if task.kind in ("expression", "profile"):
+        pairs = zip(labels.T, predicted.T, strict=True)
+        return np.mean([np.corrcoef(*pair)[0, 1] for pair in pairs])
+    return np.mean([roc_auc_score(y, p) for y, p in zip(labels.T, predicted.T, strict=True)])
+
+
+@pytest.mark.parametrize("name", ["sim_eqtl", "sim_interval", "sim_multilabel", "sim_rna", "sim_cage"])
+def test_a_probe_of_a_model_that_reads_every_element_reaches_the_ceiling(whole, tmp_path, name):
+    one = whole.tasks[name]
+    settings = ProbeSettings(epochs=40, learning_rate=3e-3, batch=64, folds=2)
+    labels = np.expm1(one.labels) if one.task.log1p else one.labels
+    run_probe(
+        one.found.rows, elements_as_features(one), labels.astype(np.float32), tmp_path,
+        kind=one.task.kind, outputs=one.found.names, context_bp=1280, log1p=one.task.log1p,
+        settings=settings,
+    )  # fmt: skip
+    frame = pd.read_parquet(tmp_path / "predictions.parquet")
+    best = best_prediction(one.truth, 1280)
+    own = one.labels.reshape(best.shape)
+    at = (frame["row"], frame.get("bin", 0))
+    ceiling = score(one.task, own[at], best[at])
+    for fold in range(2):
+        columns = [f"fold{fold}:{output}" for output in one.found.names]
+        reached = score(one.task, own[at], frame[columns].to_numpy())
+        chance = 0 if one.task.kind in ("expression", "profile") else 0.5
+        print(name, fold, reached, ceiling)
+        assert reached - chance > 0.95 * (ceiling - chance)
