@@ -154,6 +154,22 @@ def test_dnabert2_is_the_model_and_the_tokenizer_of_the_folder(folders):
         assert torch.equal(encoder.hidden(ids, torch.ones_like(ids)), expected)
 
 
+@pytest.mark.parametrize("name", ["dnabert2", "gau-alpha", "huggingface"])
+def test_a_tokenizers_own_truncation_and_padding_do_not_count(folders, tmp_path, name):
+    """Many a tokenizer.json brings them along: cut text, or padding that is read as text."""
+    shutil.copytree(folders[name], tmp_path, dirs_exist_ok=True)
+    path = str(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.enable_truncation(9)
+    tokenizer.enable_padding(length=70)
+    tokenizer.save(path)
+    plain, found = (
+        load_encoder(name, folder).tokenise(WINDOWS) for folder in (folders[name], tmp_path)
+    )
+    assert found.lengths.tolist() == plain.lengths.tolist()
+    assert found.ids.tolist() == plain.ids.tolist()
+
+
 @pytest.mark.parametrize("name", ["dnabert2", "nucleotide-transformer", "gau-alpha", "huggingface"])
 def test_masked_language_models_give_logits(folders, name):
     encoder = load_encoder(name, folders[name], logits=True)
