@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import save_pretrained, write_genome, write_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
 
 from longscale.attention.geometry import BASE
 from longscale.errors import LongscaleError
@@ -26,12 +28,14 @@ from longscale.models.encoders import (
     pool_states,
     set_extension,
 )
+from longscale.models.fetch import ENCODER_FILES
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from longscale.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM
 from longscale.models.nucleotide_transformer import (
     NucleotideTransformerConfig,
     NucleotideTransformerForMaskedLM,
 )
+from longscale.probe_cells import MADE_IN_THE_RUN
 
 WIDTH = 61  # bp; odd, and no multiple of six
 RNG = np.random.default_rng(3)
@@ -117,6 +121,12 @@ def folders(tmp_path_factory):
 
 def test_every_encoder_is_tested_here_or_needs_its_package():
     assert set(ENCODERS) == {*SAVED, "enformer"}
+
+
+def test_the_three_lists_of_encoders_agree():
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+    architecture = schema["$defs"]["model"]["properties"]["architecture"]
+    assert set(ENCODERS) == set(architecture["enum"]) == {*ENCODER_FILES, *MADE_IN_THE_RUN}
 
 
 @pytest.mark.parametrize("name", SAVED)
@@ -216,6 +226,48 @@ def test_ntk_takes_the_ratio_of_lengths_and_leaves_short_inputs_alone(folders):
     fresh = load_encoder("nucleotide-transformer", folders["nucleotide-transformer"])
     set_extension(fresh, "none", 960)
     assert fresh.model.rotary_base == BASE
+
+
+def test_ntk_gives_a_row_the_same_states_whatever_stands_beside_it(folders, tmp_path):
+    """Of byte pairs, windows of one length have different numbers of tokens."""
+    shutil.copytree(folders["gau-alpha"], tmp_path, dirs_exist_ok=True)
+    letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"ACGTN", "AA"]
+    pairs = Tokenizer(models.BPE({x: i for i, x in enumerate(letters)}, [("A", "A")]))
+    pairs.save(str(tmp_path / "tokenizer.json"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(**config | {"vocab_size": len(letters)}))
+    model.save_pretrained(tmp_path)
+    encoder = load_encoder("gau-alpha", tmp_path)
+    set_extension(encoder, "ntk", 240)
+    windows = np.frombuffer(b"A" * 60 + b"ACGT" * 15, np.uint8).reshape(2, 60)
+    tokens = encoder.tokenise(windows)
+    assert tokens.lengths.tolist() == [30, 60]
+    states = []
+    for rows in ([0], [0, 1]):
+        ids, mask = (torch.from_numpy(x) for x in tokens.pad(np.array(rows), encoder.pad_id))
+        states.append(encoder.hidden(ids, mask)[0, :30])
+    torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_more_tokens_than_learned_positions_are_one_sentence(folders, tmp_path, rotary):
+    """ESM's table begins behind the padding's own position; its rotary positions have no end."""
+    shutil.copytree(folders["huggingface"], tmp_path, dirs_exist_ok=True)
+    config = EsmConfig(
+        vocab_size=10, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=WIDTH + 2, pad_token_id=0, mask_token_id=4,
+        position_embedding_type="rotary" if rotary else "absolute",
+    )  # fmt: skip
+    EsmForMaskedLM(config).save_pretrained(tmp_path)
+    encoder = load_encoder("huggingface", tmp_path, logits=True)
+    ids, mask = (torch.from_numpy(x) for x in encoder.tokenise(WINDOWS).pad([0], encoder.pad_id))
+    for read in (encoder.hidden, encoder.logits):
+        assert read(ids[:, 1:], mask[:, 1:]).shape[1] == WIDTH + 1  # one less than all
+        if rotary:
+            assert read(ids, mask).shape[1] == WIDTH + 2
+        else:
+            with pytest.raises(LongscaleError, match=r"63 tokens is longer than the 62 for which"):
+                read(ids, mask)
 
 
 @pytest.mark.parametrize(
