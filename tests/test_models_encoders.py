@@ -235,17 +235,18 @@ def test_ntk_gives_a_row_the_same_states_whatever_stands_beside_it(folders, tmp_
     pairs = Tokenizer(models.BPE({x: i for i, x in enumerate(letters)}, [("A", "A")]))
     pairs.save(str(tmp_path / "tokenizer.json"))
     config = json.loads((tmp_path / "config.json").read_text())
-    model = GAUAlphaForMaskedLM(GAUAlphaConfig(**config | {"vocab_size": len(letters)}))
+    own = {"vocab_size": len(letters), "initializer_range": 0.5}
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(**config | own))
     model.save_pretrained(tmp_path)
     encoder = load_encoder("gau-alpha", tmp_path)
     set_extension(encoder, "ntk", 240)
-    windows = np.frombuffer(b"A" * 60 + b"ACGT" * 15, np.uint8).reshape(2, 60)
+    windows = np.frombuffer(b"AACAAG" * 10 + b"ACGT" * 15, np.uint8).reshape(2, 60)
     tokens = encoder.tokenise(windows)
-    assert tokens.lengths.tolist() == [30, 60]
+    assert tokens.lengths.tolist() == [40, 60]
     states = []
     for rows in ([0], [0, 1]):
         ids, mask = (torch.from_numpy(x) for x in tokens.pad(np.array(rows), encoder.pad_id))
-        states.append(encoder.hidden(ids, mask)[0, :30])
+        states.append(encoder.hidden(ids, mask)[0, :40])
     torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4)
 
 
