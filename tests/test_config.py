@@ -521,11 +521,32 @@ def probed(path, value):
             {"nt": {"model": "gau", "context_bp": 512}},
             "probe.further_trained.nt names 'gau', which `probe.models` does not",
         ),
+        (
+            "probe.further_trained",
+            {"nt": {"model": "nt", "context_bp": 512}},
+            "probe.further_trained.nt.model is nt, which is a further training itself",
+        ),
         ("probe.train", {"fold": 3}, "unknown key 'fold' in probe.train; did you mean 'folds'?"),
     ],
 )
 def test_a_mistake_in_the_probe_stage(path, value, sentence):
     assert sentence in complaint(probed(path, value))
+
+
+def test_two_further_trainings_have_two_places_in_the_table():
+    trained = {name: {"model": "tiny", "context_bp": 512} for name in ("nt", "also")}
+    config = probed("probe.further_trained", trained)
+    config["models"]["also"] = NT
+    config["probe"]["models"].append("also")
+    assert "also has the model and context_bp of probe.further_trained.nt;" in complaint(config)
+    trained["also"]["context_bp"] = 1024
+    check_config(config, SCHEMA, "own.yaml")
+
+
+def test_features_are_for_tasks_that_are_trained():
+    config = probed("probe.tasks", ["variant_effect_pathogenic_omim"])
+    config["probe"]["features"] = {"f": {"variant_effect_pathogenic_omim": "f.parquet"}}
+    assert "pathogenic_omim', which has no training rows" in complaint(config)
 
 
 def test_a_task_of_the_benchmark_needs_its_genome():

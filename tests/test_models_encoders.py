@@ -6,11 +6,13 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_study import save_pretrained, write_genome, write_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForMaskedLM
+from transformers import BertConfig, BertForMaskedLM, EsmConfig, EsmForMaskedLM
 
 from longscale.attention.geometry import BASE
 from longscale.errors import LongscaleError
@@ -26,12 +28,14 @@ from longscale.models.encoders import (
     pool_states,
     set_extension,
 )
+from longscale.models.fetch import ENCODER_FILES
 from longscale.models.gau_alpha import GAUAlphaConfig, GAUAlphaForMaskedLM
 from longscale.models.hyenadna import HyenaDNAConfig, HyenaDNAForCausalLM
 from longscale.models.nucleotide_transformer import (
     NucleotideTransformerConfig,
     NucleotideTransformerForMaskedLM,
 )
+from longscale.probe_cells import MADE_IN_THE_RUN
 
 WIDTH = 61  # bp; odd, and no multiple of six
 RNG = np.random.default_rng(3)
@@ -119,6 +123,12 @@ def test_every_encoder_is_tested_here_or_needs_its_package():
     assert set(ENCODERS) == {*SAVED, "enformer"}
 
 
+def test_the_three_lists_of_encoders_agree():
+    schema = yaml.safe_load((ROOT / "config/schema.yaml").read_text())
+    architecture = schema["$defs"]["model"]["properties"]["architecture"]
+    assert set(ENCODERS) == set(architecture["enum"]) == {*ENCODER_FILES, *MADE_IN_THE_RUN}
+
+
 @pytest.mark.parametrize("name", SAVED)
 def test_tokens_spell_the_window_and_hidden_states_are_the_models(folders, name):
     encoder = load_encoder(name, folders[name])
@@ -152,6 +162,22 @@ def test_dnabert2_is_the_model_and_the_tokenizer_of_the_folder(folders):
         ids = torch.tensor([encoding.ids])
         expected = model(ids).last_hidden_state
         assert torch.equal(encoder.hidden(ids, torch.ones_like(ids)), expected)
+
+
+@pytest.mark.parametrize("name", ["dnabert2", "gau-alpha", "huggingface"])
+def test_a_tokenizers_own_truncation_and_padding_do_not_count(folders, tmp_path, name):
+    """Many a tokenizer.json brings them along: cut text, or padding that is read as text."""
+    shutil.copytree(folders[name], tmp_path, dirs_exist_ok=True)
+    path = str(tmp_path / "tokenizer.json")
+    tokenizer = Tokenizer.from_file(path)
+    tokenizer.enable_truncation(9)
+    tokenizer.enable_padding(length=70)
+    tokenizer.save(path)
+    plain, found = (
+        load_encoder(name, folder).tokenise(WINDOWS) for folder in (folders[name], tmp_path)
+    )
+    assert found.lengths.tolist() == plain.lengths.tolist()
+    assert found.ids.tolist() == plain.ids.tolist()
 
 
 @pytest.mark.parametrize("name", ["dnabert2", "nucleotide-transformer", "gau-alpha", "huggingface"])
@@ -200,6 +226,49 @@ def test_ntk_takes_the_ratio_of_lengths_and_leaves_short_inputs_alone(folders):
     fresh = load_encoder("nucleotide-transformer", folders["nucleotide-transformer"])
     set_extension(fresh, "none", 960)
     assert fresh.model.rotary_base == BASE
+
+
+def test_ntk_gives_a_row_the_same_states_whatever_stands_beside_it(folders, tmp_path):
+    """Of byte pairs, windows of one length have different numbers of tokens."""
+    shutil.copytree(folders["gau-alpha"], tmp_path, dirs_exist_ok=True)
+    letters = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"ACGTN", "AA"]
+    pairs = Tokenizer(models.BPE({x: i for i, x in enumerate(letters)}, [("A", "A")]))
+    pairs.save(str(tmp_path / "tokenizer.json"))
+    config = json.loads((tmp_path / "config.json").read_text())
+    own = {"vocab_size": len(letters), "initializer_range": 0.5}
+    model = GAUAlphaForMaskedLM(GAUAlphaConfig(**config | own))
+    model.save_pretrained(tmp_path)
+    encoder = load_encoder("gau-alpha", tmp_path)
+    set_extension(encoder, "ntk", 240)
+    windows = np.frombuffer(b"AACAAG" * 10 + b"ACGT" * 15, np.uint8).reshape(2, 60)
+    tokens = encoder.tokenise(windows)
+    assert tokens.lengths.tolist() == [40, 60]
+    states = []
+    for rows in ([0], [0, 1]):
+        ids, mask = (torch.from_numpy(x) for x in tokens.pad(np.array(rows), encoder.pad_id))
+        states.append(encoder.hidden(ids, mask)[0, :40])
+    torch.testing.assert_close(*states, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("rotary", [False, True])
+def test_more_tokens_than_learned_positions_are_one_sentence(folders, tmp_path, rotary):
+    """ESM's table begins behind the padding's own position; its rotary positions have no end."""
+    shutil.copytree(folders["huggingface"], tmp_path, dirs_exist_ok=True)
+    config = EsmConfig(
+        vocab_size=10, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, max_position_embeddings=WIDTH + 2, pad_token_id=0, mask_token_id=4,
+        position_embedding_type="rotary" if rotary else "absolute",
+    )  # fmt: skip
+    EsmForMaskedLM(config).save_pretrained(tmp_path)
+    encoder = load_encoder("huggingface", tmp_path, logits=True)
+    ids, mask = (torch.from_numpy(x) for x in encoder.tokenise(WINDOWS).pad([0], encoder.pad_id))
+    for read in (encoder.hidden, encoder.logits):
+        assert read(ids[:, 1:], mask[:, 1:]).shape[1] == WIDTH + 1  # one less than all
+        if rotary:
+            assert read(ids, mask).shape[1] == WIDTH + 2
+        else:
+            with pytest.raises(LongscaleError, match=r"63 tokens is longer than the 62 for which"):
+                read(ids, mask)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,25 @@ def test_what_is_pooled_is_the_mean_over_bases_of_their_bins(width):
         np.testing.assert_allclose(found, counts[bins].mean(0), rtol=1e-6)
 
 
+def test_windows_are_read_one_at_a_time():
+    """Each fills 196,608 bp, of which `batch_tokens` knows nothing."""
+    sizes = []
+
+    class Counted(CountsOfBins):
+        def forward(self, codes, return_only_embeddings):
+            sizes.append(len(codes))
+            return super().forward(codes, return_only_embeddings)
+
+    encoder = EnformerEncoder(Counted(), 5)
+    windows = np.random.default_rng(1).choice(np.frombuffer(b"ACGT", np.uint8), (3, 301))
+    ids, mask = (
+        torch.from_numpy(x) for x in encoder.tokenise(windows).pad(np.arange(3), encoder.pad_id)
+    )
+    together = encoder.hidden(ids, mask)
+    assert sizes == [1, 1, 1]
+    assert torch.equal(together[2:], encoder.hidden(ids[2:], mask[2:]))
+
+
 def test_bins_of_the_whole_target_are_its_states():
     window = np.random.default_rng(2).choice(np.frombuffer(b"ACGT", np.uint8), 114_688)
     encoder = EnformerEncoder(CountsOfBins(), 5)

@@ -249,6 +249,16 @@ def test_the_last_base_of_a_contig_can_be_used_and_one_more_cannot(mirror, tmp_p
     assert longer.counts["accepted"] == 0
 
 
+def test_a_task_without_a_row_that_can_be_used_is_one_sentence(mirror, tmp_path):
+    """A context longer than every chromosome, say."""
+    task = PROBE_TASKS["variant_effect_causal_eqtl"]
+    file = mirror.folder / task.files["rows"]
+    found = read_variant_rows(task, file, mirror.genome, {}, context_bp=40_000)
+    with pytest.raises(LongscaleError, match=r"none of its 40 rows .* line 2: the window of 40,00"):
+        write_rows(task, found, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_bom_crlf_aliases_column_order_and_empty_splits(mirror, tmp_path):
     text = "\ufeffextra,label,STOP,CHROM,split,START\r\n,1,2201,1,,2001\r\n,0,2401,chr8,,2201\r\n"
     found = promoters(mirror, tmp_path, text)

@@ -330,9 +330,11 @@ def test_zero_shot_distances_are_scipys():
         assert score["l2"] == pytest.approx(euclidean(ref, alt), rel=1e-12)
 
 
-def test_zero_shot_needs_two_alleles_and_each_row_once(tmp_path):
+def test_zero_shot_needs_rows_two_alleles_and_each_row_once(tmp_path):
     with pytest.raises(LongscaleError, match="1 pieces a row"):
         zero_shot_scores(InMemory(np.ones((2, 1, 3))), np.arange(2))
+    with pytest.raises(LongscaleError, match="nothing to score"):
+        zero_shot_scores(InMemory(np.ones((2, 2, 3))), np.arange(0))
     path = tmp_path / "zero_shot.parquet"
     scores = pd.DataFrame({"row": [0, 1], "llr": [0.5, 1.0]})
     write_zero_shot(scores, path)

@@ -30,6 +30,7 @@ from longscale.probe_cells import (
     WITH_ROTARY,
     WITH_RULES,
     genome_of_task,
+    is_trained,
     kind_of_task,
     simulated_genome,
 )
@@ -394,16 +395,39 @@ def check_probe(config: dict, name: str) -> None:
         check_probe_model(config, model, name)
     for number, row in enumerate(probe["arms"]):
         check_probe_arm(config, f"probe.arms.{number}", row, name)
-    for item, row in probe["further_trained"].items():
-        key = f"probe.further_trained.{item}"
-        check_known([item, row["model"]], probe["models"], key, "probe.models", name)
+    check_further_trained(probe, name)
     for item, files in probe["features"].items():
         check_known(files, probe["tasks"], f"probe.features.{item}", "probe.tasks", name)
+        for task in files:
+            if not is_trained(task):
+                raise LongscaleError(
+                    f"{name}: probe.features.{item} names {task!r}, which has no training rows,"
+                    " but features are what a probe is trained on"
+                )
         if item in config["models"]:
             raise LongscaleError(f"{name}: probe.features.{item} has the name of a model")
     check_known(
         probe["zero_shot"]["tasks"], probe["tasks"], "probe.zero_shot.tasks", "probe.tasks", name
     )
+
+
+def check_further_trained(probe: dict, name: str) -> None:
+    """Further trainings are told apart by the model and the context that stand in the table."""
+    seen: dict[tuple[str, int], str] = {}
+    for item, row in probe["further_trained"].items():
+        key, place = f"probe.further_trained.{item}", (row["model"], row["context_bp"])
+        check_known([item, row["model"]], probe["models"], key, "probe.models", name)
+        if row["model"] in probe["further_trained"]:
+            raise LongscaleError(
+                f"{name}: {key}.model is {row['model']}, which is a further training itself; name"
+                " the model that both began with"
+            )
+        if place in seen:
+            raise LongscaleError(
+                f"{name}: {key} has the model and context_bp of probe.further_trained."
+                f"{seen[place]}; the table has one place for both"
+            )
+        seen[place] = item
 
 
 def check_probe_model(config: dict, model: str, name: str) -> None:

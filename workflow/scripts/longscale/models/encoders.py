@@ -6,7 +6,7 @@ makes. To add one, write a module there and a row of `adapters.ENCODERS`.
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from longscale.errors import LongscaleError
 from longscale.models.token_spans import TokenSpans
 
 EXTENSIONS = ("none", "ntk")
+SAMPLE_BP = 3000
 
 
 class Encoder(Protocol):
@@ -125,6 +126,12 @@ def set_extension(encoder: Encoder, extension: str, context_bp: int) -> None:
             "config.json does not tell (n_train)"
         )
     encoder.extend(max(1.0, context_bp / encoder.bp_per_token / encoder.trained_tokens))
+
+
+def sample_bp_per_token(tokenise: Callable[[np.ndarray], TokenSpans]) -> float:
+    """How many bases one token stands for, about: in `SAMPLE_BP` random ones."""
+    sample = np.random.default_rng(1).choice(np.frombuffer(b"ACGT", np.uint8), (1, SAMPLE_BP))
+    return SAMPLE_BP / float(tokenise(sample).lengths[0])
 
 
 class NativeEncoder:

@@ -109,6 +109,7 @@ def spans_by_offsets(tokenizer: Tokenizer, windows: np.ndarray, *, chunk: int = 
     `windows` (rows, window_bp) uint8 ASCII. Special tokens spell nothing. Raises `LongscaleError`
     where the tokens of a window do not spell all of it (a tokenizer that drops or adds text).
     """
+    tokenizer = without_settings(tokenizer)
     ids, starts, stops = [], [], []
     width = windows.shape[1]
     for first in range(0, len(windows), chunk):
@@ -129,3 +130,17 @@ def spans_by_offsets(tokenizer: Tokenizer, windows: np.ndarray, *, chunk: int = 
     offsets = np.concatenate([[0], np.cumsum([len(own) for own in ids])]).astype(np.int64)
     parts = (np.concatenate(part).astype(np.int32) for part in (starts, stops))
     return TokenSpans(np.concatenate(ids), offsets, *parts, width)
+
+
+def without_settings(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer without truncation and padding, which a tokenizer.json can bring along.
+
+    The library would cut on the right alone, wherever the variant lies, and its padding would count
+    as sequence. The caller's own keeps its settings.
+    """
+    if tokenizer.truncation is None and tokenizer.padding is None:
+        return tokenizer
+    plain = Tokenizer.from_str(tokenizer.to_str())
+    plain.no_truncation()
+    plain.no_padding()
+    return plain

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
 from longscale.errors import LongscaleError
 from longscale.files import atomic_path
 from longscale.genome.sequence import Genome
-from longscale.models.token_spans import TokenSpans, token_spans
+from longscale.models.token_spans import TokenSpans, token_spans, without_settings
 
 # DNABERT-2's special tokens in the order of their ids.
 SPECIAL_TOKENS = ("[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]")
@@ -191,7 +191,7 @@ def _layout_faults(tokenizer: Tokenizer) -> Iterator[str]:
     most = max(tokenizer.get_vocab().values())
     if most > MOST_IDS - 1:
         yield f"its largest id is {most}, but must be below {MOST_IDS:,}"
-    ids = _without_settings(tokenizer).encode("ACGTACGTTTGCA").ids
+    ids = without_settings(tokenizer).encode("ACGTACGTTTGCA").ids
     if len(ids) < LEAST_TOKENS or (ids[0], ids[-1]) != (CLS, SEP):
         yield "it does not put [CLS] before and [SEP] behind a sequence, as its post_processor must"
     elif UNK in ids[1:-1]:
@@ -249,7 +249,7 @@ def encode_windows(
 
     `spans`: starts and stops (rows,) in window coordinates, 0-based half-open, of what is read out.
     """
-    tokenizer = _without_settings(tokenizer)
+    tokenizer = without_settings(tokenizer)
     bases = _bases_of_tokens(tokenizer)
     centre = windows.shape[1] // 2
     ids, lengths = [], []
@@ -277,7 +277,7 @@ def encode_spans(tokenizer: Tokenizer, windows: np.ndarray, *, chunk: int = 512)
     """Tokens of `windows` (rows, window_bp) uint8 ASCII with the place of each, [CLS] first and
     [SEP] last: all of them, whatever the tokenizer's limit.
     """
-    tokenizer = _without_settings(tokenizer)
+    tokenizer = without_settings(tokenizer)
     bases = _bases_of_tokens(tokenizer)
     ids, starts = [], []
     for first in range(0, len(windows), chunk):
@@ -318,17 +318,3 @@ def _bases_of_tokens(tokenizer: Tokenizer) -> np.ndarray:
     bases[: len(SPECIAL_TOKENS)] = 0
     bases[UNK] = 1
     return bases
-
-
-def _without_settings(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer without truncation and padding, which a tokenizer.json can bring along.
-
-    The library would cut on the right alone, wherever the variant lies, and its padding would count
-    as sequence. The caller's own keeps its settings.
-    """
-    if tokenizer.truncation is None and tokenizer.padding is None:
-        return tokenizer
-    plain = Tokenizer.from_str(tokenizer.to_str())
-    plain.no_truncation()
-    plain.no_padding()
-    return plain

@@ -526,8 +526,15 @@ def write_rows(
 ) -> None:
     """Write `{task}.labels.npy`, `.labels.json`, `.rejected.tsv` and, last, `.parquet`.
 
-    `shards`: the folder of a profile's shards. Each file appears whole or not at all.
+    `shards`: the folder of a profile's shards. Each file appears whole or not at all. Raises
+    LongscaleError where no row can be used.
     """
+    if found.rows.empty:
+        first = found.rejected.iloc[0]
+        raise LongscaleError(
+            f"{task.name}: none of its {found.counts['rows']:,} rows can be used; line"
+            f" {first['line']}: {first['sentence']}"
+        )
     stem = Path(folder) / task.name
     if task.kind == "profile":
         write_profile_labels(task, found.shard_rows, shards, f"{stem}.labels.npy")

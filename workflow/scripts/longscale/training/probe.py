@@ -400,13 +400,15 @@ def zero_shot_scores(
 
     `source` has two pieces, reference and alternative. `cosine` is 1 minus the cosine, `l2` the
     Euclidean distance; both are larger where the alleles differ more. The cosine of a zero vector
-    is NaN.
+    is NaN. Raises `LongscaleError` without two pieces, and where there is no row to score.
     """
     if source.pieces != 2:
         raise LongscaleError(
             f"the embeddings have {source.pieces} pieces a row; the distance between alleles needs "
             "two, reference and alternative"
         )
+    if not len(numbers):
+        raise LongscaleError("column 'split' of the rows is nowhere 'test': nothing to score")
     parts = []
     for start in range(0, len(numbers), block_rows):
         rows = numbers[start : start + block_rows]

@@ -54,7 +54,10 @@ class EnformerEncoder:
         del mask  # all windows of a batch are of one length
         around = INPUT_BP - ids.shape[1]
         padded = torch.nn.functional.pad(ids, (around // 2, around - around // 2), value=UNKNOWN)
-        states = self.model(padded.long(), return_only_embeddings=True)
+        # One at a time: each fills the whole input, however short the context.
+        states = torch.cat(
+            [self.model(one, return_only_embeddings=True) for one in padded.long().split(1)]
+        )
         place = torch.arange(ids.shape[1], device=ids.device) + around // 2 - MARGIN_BP
         return states[:, (place // BIN_BP).clamp(0, TARGET_BINS - 1)]
 

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer
 
 from longscale.models.characters import special_ids
 from longscale.models.checkpoint import load_checkpoint
-from longscale.models.encoders import NativeEncoder
+from longscale.models.encoders import NativeEncoder, sample_bp_per_token
 from longscale.models.gau_alpha import GAUAlphaForMaskedLM, GAUAlphaModel
 from longscale.models.token_spans import TokenSpans, spans_by_offsets
 from longscale.models.tokenizer import read_tokenizer
@@ -25,12 +25,12 @@ class GAUAlphaEncoder(NativeEncoder):
         self.tokenizer = tokenizer
         specials = special_ids(tokenizer)
         self.pad_id, self.mask_id = specials.pad, specials.mask
-        letters = [
-            len(token)
+        self.by_base = all(
+            len(token) == 1
             for token, number in tokenizer.get_vocab().items()
             if number not in specials.all
-        ]
-        self.bp_per_token = 1.0 if max(letters) == 1 else float(np.mean(letters))
+        )
+        self.bp_per_token = 1.0 if self.by_base else sample_bp_per_token(self.tokenise)
 
     def tokenise(self, windows: np.ndarray) -> TokenSpans:
         """The corpus's tokens."""
@@ -41,9 +41,12 @@ class GAUAlphaEncoder(NativeEncoder):
         return self.model.base_model(ids, mask).last_hidden_state
 
     def extend(self, stretch: float) -> None:
-        """NTK-aware scaling is one of its position schemes, by the length of each input."""
-        del stretch
-        self.model.set_scheme("ntk-dynamic")
+        """NTK-aware scaling is one of its position schemes: by the length of the inputs where all
+        have one, else by that of the context, so that a row does not depend on those beside it.
+        """
+        if not self.by_base:
+            self.model.config.n_max = round(stretch * self.trained_tokens)
+        self.model.set_scheme("ntk-dynamic" if self.by_base else "ntk")
 
 
 def load(folder: Path, *, logits: bool) -> GAUAlphaEncoder:

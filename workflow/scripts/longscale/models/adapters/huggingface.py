@@ -8,9 +8,8 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrained
 from transformers import PreTrainedTokenizerFast as FastTokenizer
 
 from longscale.errors import LongscaleError
+from longscale.models.encoders import sample_bp_per_token
 from longscale.models.token_spans import TokenSpans, spans_by_offsets
-
-SAMPLE_BP = 3000  # of random bases, to see how many one token stands for
 
 
 class HuggingFaceEncoder:
@@ -22,8 +21,8 @@ class HuggingFaceEncoder:
         self.width = int(config.hidden_size)
         self.trained_tokens = getattr(config, "max_position_embeddings", None)
         self.pad_id, self.mask_id = tokenizer.pad_token_id or 0, tokenizer.mask_token_id
-        sample = np.random.default_rng(1).choice(np.frombuffer(b"ACGT", np.uint8), (1, SAMPLE_BP))
-        self.bp_per_token = SAMPLE_BP / float(self.tokenise(sample).lengths[0])
+        self.bp_per_token = sample_bp_per_token(self.tokenise)
+        self.most_tokens = _learned_positions(model)
 
     def tokenise(self, windows: np.ndarray) -> TokenSpans:
         """The tokenizer's tokens, special ones included."""
@@ -31,11 +30,21 @@ class HuggingFaceEncoder:
 
     def hidden(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Last hidden state (B, L, D)."""
+        self._check_length(ids)
         return self.model.base_model(ids, attention_mask=mask).last_hidden_state
 
     def logits(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Logits (B, L, V)."""
+        self._check_length(ids)
         return self.model(ids, attention_mask=mask).logits
+
+    def _check_length(self, ids: torch.Tensor) -> None:
+        if self.most_tokens is not None and ids.shape[1] > self.most_tokens:
+            raise LongscaleError(
+                f"context_bp: a window of {ids.shape[1]:,} tokens is longer than the "
+                f"{self.most_tokens:,} for which {type(self.model).__name__} has learned positions;"
+                " a shorter context is needed"
+            )
 
     def set_rule(self, rule: str, measured: torch.Tensor | None = None) -> None:
         """Nothing but `none`: the attention is transformers' own."""
@@ -52,6 +61,21 @@ class HuggingFaceEncoder:
             f"extension: 'ntk' (stretch {stretch:g}) cannot be put on a model of transformers; "
             "nucleotide-transformer and gau-alpha have it"
         )
+
+
+def _learned_positions(model: PreTrainedModel) -> int | None:
+    """The most tokens that the model's position embeddings are for; None where it has none."""
+    tables = [
+        module
+        for name, module in model.named_modules()
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding)
+    ]
+    # RoBERTa and ESM count from behind the padding's own position.
+    sizes = [
+        table.num_embeddings - (0 if table.padding_idx is None else table.padding_idx + 1)
+        for table in tables
+    ]
+    return min(sizes, default=None)
 
 
 def load(folder: Path, *, logits: bool) -> HuggingFaceEncoder:
