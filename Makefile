@@ -27,7 +27,7 @@ install: .venv/installed ## the virtual environment with the pinned requirements
 
 install-dev: .venv/installed-dev ## the same with what tests and linters need
 
-demo: .venv/installed ## the whole workflow on simulated data, no network, about twelve minutes on two cores
+demo: .venv/installed ## the whole workflow on simulated data, no network, about ten minutes on two cores
 	$(BIN)/snakemake --cores $(CORES)
 	$(BIN)/snakemake --cores 1 --report results/report.html
 	@$(BIN)/python workflow/scripts/show_table.py results/tables/auroc.tsv results/tables/mlm.tsv results/tables/lrb.tsv

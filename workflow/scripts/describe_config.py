@@ -14,7 +14,7 @@ HEAD = """# Configuration
 
 | file | what it runs |
 | --- | --- |
-| `config.yaml` | the default: an embedded demonstration, no network, twelve minutes on two cores |
+| `config.yaml` | the default: an embedded demonstration, no network, ten minutes on two cores |
 | `grch38.yaml` | the full study: GRCh38, DNABERT-2-117M, causal eQTL, ClinVar, OMIM |
 | `lrb.yaml` | the Genomics Long-Range Benchmark on frozen embeddings, all tasks, several models |
 | `chrm.yaml` | real ClinVar variants on the mitochondrion; needs the files of docs/real-data.md |
