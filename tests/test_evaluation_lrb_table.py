@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from statistics import stdev
 
 import numpy as np
 import pandas as pd
@@ -63,8 +64,9 @@ def test_classification(tmp_path, variant):
     }
     assert list(found.index) == list(oracles)
     for metric, oracle in oracles.items():
-        slow = np.mean([oracle(own, frame[f"fold{fold}:label"]) for fold in range(FOLDS)])
-        assert found[metric] == pytest.approx(slow)
+        slow = [oracle(own, frame[f"fold{fold}:label"]) for fold in range(FOLDS)]
+        assert found[metric] == pytest.approx(np.mean(slow))
+        assert table.set_index("metric").loc[metric, "fold_sd"] == pytest.approx(stdev(slow))
         ceiling = table.set_index("metric").loc[metric, "ceiling"]
         assert ceiling == pytest.approx(oracle(own, truth[frame["row"]] - 0.5))
     assert (table["n"] == len(frame)).all()
@@ -152,6 +154,7 @@ def test_zero_shot_scores_have_no_folds(tmp_path, variant):
     assert table.loc["auroc_llr", "value"] == pytest.approx(slow)
     assert table.loc["auroc_llr", "value_lo"] < slow < table.loc["auroc_llr", "value_hi"]
     assert (table["folds"] == 0).all()
+    assert table["fold_sd"].isna().all()
 
 
 def test_flags_tell_what_is_left_out(tmp_path, variant):

@@ -427,7 +427,9 @@ def score(task, labels, predicted):
     return np.mean([roc_auc_score(y, p) for y, p in zip(labels.T, predicted.T, strict=True)])
 
 
-@pytest.mark.parametrize("name", ["sim_eqtl", "sim_interval", "sim_multilabel", "sim_rna", "sim_cage"])
+@pytest.mark.parametrize(
+    "name", ["sim_eqtl", "sim_interval", "sim_multilabel", "sim_rna", "sim_cage"]
+)
 def test_a_probe_of_a_model_that_reads_every_element_reaches_the_ceiling(whole, tmp_path, name):
     one = whole.tasks[name]
     settings = ProbeSettings(epochs=40, learning_rate=3e-3, batch=64, folds=2)

@@ -37,7 +37,7 @@ CELL_COLUMNS = ["task", "model", "context_bp", "rule", "extension"]
 LRB_COLUMNS = [
     *CELL_COLUMNS,
     *("metric", "folds", "value", "value_lo", "value_hi"),
-    *("published", "ceiling", "n", "flags"),
+    *("published", "ceiling", "n", "flags", "fold_sd"),
 ]
 PUBLISHED_COLUMNS = ["task", "model", "context_bp", "extension", "metric", "value"]
 WHOLE_NUMBERS = ["context_bp", "folds", "published", "n"]
@@ -147,7 +147,8 @@ def build_lrb_table(
     `spearman_tissues`, `r2`, `r2_flat` of expression; `pearson_genes`, `pearson_tissues`, `r2`,
     `r2_flat` of a profile (its genes are the bins of all rows, its tissues the tracks);
     `auroc_{score}`, `auprc_{score}` of zero-shot scores, which have 0 folds. Intervals (95%)
-    resample folds and genomic blocks of `block_bp` bp; `auprc` has none, nor has what is undefined
+    resample folds and genomic blocks of `block_bp` bp; `fold_sd` is the standard deviation over
+    folds alone; `auprc` has none, nor has what is undefined
     in a draw.
 
     Args:
@@ -182,7 +183,8 @@ def read_published(path: str | Path) -> pd.DataFrame:
     table = read_table(
         path, PUBLISHED_COLUMNS, ["task", "model", "extension", "metric"], kind="published"
     )
-    empty = dict.fromkeys(("folds", "value_lo", "value_hi", "ceiling", "n"), math.nan)
+    unknown = ("folds", "value_lo", "value_hi", "ceiling", "n", "fold_sd")
+    empty = dict.fromkeys(unknown, math.nan)
     return table.assign(**empty, rule="none", published=1, flags="")[LRB_COLUMNS]
 
 
@@ -295,9 +297,11 @@ def _table_row(
     low, high = interval(by_fold, None, seed_draws)
     undefined = max(found.undefined for found in by_fold.values())
     told = join_flags(flags, LRB_FLAGS)
+    values = [found.value for found in by_fold.values()]
     return {
         "metric": metric,
-        "value": float(np.mean([found.value for found in by_fold.values()])),
+        "value": float(np.mean(values)),
+        "fold_sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
         "value_lo": low,
         "value_hi": high,
         "n": n,
