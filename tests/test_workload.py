@@ -10,6 +10,7 @@ import yaml
 from torch.utils.flop_counter import FlopCounterMode
 
 from longscale.config import check_config, read_schema
+from longscale.errors import LongscaleError
 from longscale.models.dnabert2 import (
     DNABERT2Config,
     DNABERT2ForSequenceClassification,
@@ -199,6 +200,14 @@ def test_rows_are_estimated_until_they_are_counted(study):
     (folder / "paired.json").write_text(json.dumps({"counts": counts}))
     assert study.rows("sim_near", "paired") == Rows(9, 2, 7)
     assert study.rows("sim_near", "released") == estimated
+
+
+def test_a_damaged_count_is_one_sentence(study):
+    path = study.results / "splits/sim_near/paired.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{"counts"')
+    with pytest.raises(LongscaleError, match="paired.json: not the JSON that a job wrote"):
+        study.rows("sim_near", "paired")
 
 
 def test_rows_of_the_benchmark_of_a_limit_and_of_a_file(study, tmp_path):

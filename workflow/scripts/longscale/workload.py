@@ -20,6 +20,7 @@ import yaml
 
 from longscale.arms import asked_arms, mlm_arms
 from longscale.attention.rules import LENGTH_RULES
+from longscale.errors import LongscaleError
 from longscale.probe_cells import simulated_genome
 from longscale.tasks.lrb import LRB_TASKS
 from longscale.tasks.probe_tasks import PROBE_TASKS
@@ -140,9 +141,17 @@ class Study:
     read: dict[Path, Mapping] = field(default_factory=dict)
 
     def stored(self, path: Path) -> Mapping | None:
-        """A JSON file of the results, read once; None while it is not there."""
+        """A JSON file of the results, read once; None while it is not there.
+
+        Raises LongscaleError where it is damaged.
+        """
         if path not in self.read and path.is_file():
-            self.read[path] = json.loads(path.read_text())
+            try:
+                self.read[path] = json.loads(path.read_text())
+            except ValueError as error:
+                raise LongscaleError(
+                    f"{path}: not the JSON that a job wrote ({error}); delete it, to be made again"
+                ) from error
         return self.read.get(path)
 
     def guess(self, sentence: str) -> None:
@@ -197,9 +206,9 @@ class Study:
             size = ProbeSize(float(sum(row.rows)), float(row.rows[1]), *shape)
         else:
             size = self._simulated_probe_task(task)
-        path = self.results / "probe" / "rows" / f"{task}.labels.json"
-        if path.is_file():
-            rows = json.loads(path.read_text())["accepted"]
+        facts = self.stored(self.results / "probe" / "rows" / f"{task}.labels.json")
+        if facts:
+            rows = facts["accepted"]
             return size._replace(rows=rows, test=size.test * rows / size.rows)
         self.guess(f"{task} is taken to have {size.rows:,.0f} rows")
         return size
