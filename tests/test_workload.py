@@ -206,7 +206,7 @@ def test_a_damaged_count_is_one_sentence(study):
     path = study.results / "splits/sim_near/paired.json"
     path.parent.mkdir(parents=True)
     path.write_text('{"counts"')
-    with pytest.raises(LongscaleError, match="paired.json: not the JSON that a job wrote"):
+    with pytest.raises(LongscaleError, match=r"paired\.json: not the JSON that a job wrote"):
         study.rows("sim_near", "paired")
 
 
