@@ -58,6 +58,17 @@ def test_lines_are_the_tables_values():
         np.testing.assert_allclose(line.get_ydata(), [0.70, 0.71, 0.72])
 
 
+def test_the_ceiling_of_a_single_length_is_a_line_too():
+    table = make_table()
+    figure = plot_task(
+        dict(select_figures(table[table["context_bp"] == LENGTHS[0]]))[f"{EQTL}.auroc"]
+    )
+    ceiling = figure.axes[0].lines[0]
+    assert list(ceiling.get_ydata()) == [0.9, 0.9]
+    assert np.mean(ceiling.get_xdata()) == np.log2(LENGTHS[0])
+    assert np.diff(ceiling.get_xdata()) > 0.5
+
+
 def test_files_are_written_the_same_each_time(tmp_path):
     written = write_leaderboard_plots(make_table(), tmp_path / "a")
     again = write_leaderboard_plots(make_table(), tmp_path / "b")

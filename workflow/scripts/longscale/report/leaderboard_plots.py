@@ -27,6 +27,7 @@ from longscale.report.plots import (
 )
 
 COLUMNS = 3
+MARGIN = 0.45  # beside the first and the last length, in octaves
 FLAGS_OF_ARMS = ("non_finite_loss", "not_converged", "rows_left_out")
 
 
@@ -87,7 +88,10 @@ def plot_task(rows: pd.DataFrame) -> Figure:
 
 def _draw_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, str]]) -> None:
     ceiling = rows.dropna(subset="ceiling").drop_duplicates("context_bp").sort_values("context_bp")
-    axes.plot(_log(ceiling["context_bp"]), ceiling["ceiling"], **CEILING_LINE)
+    x, y = _log(ceiling["context_bp"]), ceiling["ceiling"].to_numpy(float)
+    if len(ceiling) == 1:  # a line through one point is none
+        x, y = x + [-MARGIN, MARGIN], y.repeat(2)
+    axes.plot(x, y, **CEILING_LINE)
     for (arm, style), offset in zip(styles.items(), offsets(len(styles)), strict=True):
         own = rows[rows["arm"] == arm].sort_values("context_bp")
         x, y = _log(own["context_bp"]) + offset, own["value"].to_numpy(float)
@@ -105,7 +109,7 @@ def _log(lengths: pd.Series) -> np.ndarray:
 def _scale(axes: Axes, rows: pd.DataFrame) -> None:
     """One scale for all panels: contexts on a log2 axis, each of them a tick."""
     x = np.unique(_log(rows["context_bp"]))
-    axes.set_xlim(x.min() - 0.45, x.max() + 0.45)
+    axes.set_xlim(x.min() - MARGIN, x.max() + MARGIN)
     axes.xaxis.set_major_locator(FixedLocator(x))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(lambda value, _: format_bp(round(2**value)))
