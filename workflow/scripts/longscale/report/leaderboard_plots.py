@@ -90,7 +90,7 @@ def _draw_panel(axes: Axes, rows: pd.DataFrame, styles: dict[str, dict[str, str]
     ceiling = rows.dropna(subset="ceiling").drop_duplicates("context_bp").sort_values("context_bp")
     x, y = _log(ceiling["context_bp"]), ceiling["ceiling"].to_numpy(float)
     if len(ceiling) == 1:  # a line through one point is none
-        x, y = x + [-MARGIN, MARGIN], y.repeat(2)
+        x, y = x + np.array([-MARGIN, MARGIN]), y.repeat(2)
     axes.plot(x, y, **CEILING_LINE)
     for (arm, style), offset in zip(styles.items(), offsets(len(styles)), strict=True):
         own = rows[rows["arm"] == arm].sort_values("context_bp")
