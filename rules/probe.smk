@@ -125,6 +125,7 @@ rule embed_rows:
         **GPU_NEEDS,
     params:
         architecture=lambda wildcards: config["models"][wildcards.model]["architecture"],
+        edge=config["windows"]["edge"],
         options=PROBE["embed"],
     script:
         "../workflow/scripts/embed_rows.py"

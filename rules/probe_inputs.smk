@@ -26,7 +26,7 @@ LRB_SHARDS = {
 wildcard_constraints:
     probe_task=one_of([*LRB_PROBE_TASKS, *PROBE_RECIPE]),
     features=one_of(PROBE["features"]),
-    context_bp="[0-9]+",
+    context_bp="[1-9][0-9]*",
     length_rule="[a-z-]+",
     extension="none|ntk",
     lrb_file=one_of(LRB_FILES),
@@ -57,9 +57,9 @@ def task_folder(wildcards):
 def gene_annotation(wildcards):
     """The genes of the task's genome, where there is an annotation."""
     name = genome_of_task(config, wildcards.probe_task)
-    if name == PROBE_GENOME:
-        return f"{SIMULATED_PROBE}/genes.gtf"
     url = GENOMES[name]["genes"]
+    if name == PROBE_GENOME and not url:
+        return f"{SIMULATED_PROBE}/genes.gtf"
     return results(f"downloads/{name}.genes{annotation_suffix(url)}") if url else []
 
 

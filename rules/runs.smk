@@ -22,10 +22,12 @@ def print_plan():
     to_do = [job for job in workflow.dag.needrun_jobs(exclude_finished=False) if job.output]
     sent = [job for job in to_do if job.rule.name not in workflow._localrules]
     submissions = {workflow.dag.get_job_group(job) or job for job in sent}
-    demands = [demand_of(job.rule.name, tuple(job.wildcards.items()), 1) for job in sent]
     below = results("")
-    jobs = [Job(job.rule.name, str(job.output[0]).removeprefix(below), "-", True) for job in to_do]
-    print(plan_for_cluster(DEMANDS, jobs, demands, len(submissions)))
+    jobs = {
+        job: Job(job.rule.name, str(job.output[0]).removeprefix(below), "-", True) for job in to_do
+    }
+    asked = [(jobs[job], demand_of(job.rule.name, tuple(job.wildcards.items()), 1)) for job in sent]
+    print(plan_for_cluster(DEMANDS, list(jobs.values()), asked, len(submissions)))
 
 
 if workflow.is_main_process:

@@ -409,6 +409,14 @@ def test_a_file_that_is_nowhere_is_one_sentence(folders, config, key):
         locate_files(config, "own.yaml", folders[1])
 
 
+def test_an_annotation_is_looked_for_unless_it_is_elsewhere(folders):
+    config = files_config(None, None, None) | {"genome": {"genes": "none.gtf", "simulate": None}}
+    with pytest.raises(LongscaleError, match=r"own\.yaml: genome\.genes is none\.gtf"):
+        locate_files(config, "own.yaml", folders[1])
+    config["genome"]["genes"] = "https://example.org/none.gtf"
+    locate_files(config, "own.yaml", folders[1])
+
+
 def test_a_simulated_task_must_be_in_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("tasks: {near: {}}\n")

@@ -205,12 +205,14 @@ def test_hours_as_words(hours, text):
 def test_a_plan_for_a_cluster_counts_submissions_and_names_what_takes_too_long(full):
     rows = [*score(1000, 1000), *score(1000, 2000)]
     jobs = read_summary(summary(*rows), "r")
-    asked = [Demand(1, 1, 1, seconds) for seconds in (3600.0, 3 * 3600.0)]
+    demanded = [Demand(1, 1, 1, seconds) for seconds in (3600.0, 3 * 3600.0)]
+    asked = list(zip(jobs, demanded, strict=True))
     demands = Demands(full, CALIBRATION, Cluster(gpus=1, minutes=120))
     text = plan_for_cluster(demands, jobs, asked, 1)
     assert "Slurm: 2 jobs in 1 submissions; 0 run beside Snakemake" in text
     assert "1 of them are expected to take more than the 2 hours" in text
-    assert "up to 3 h" in text
+    assert f"3 h  {jobs[1].path}" in text
+    assert jobs[0].path not in text
     assert "expected" not in plan_for_cluster(demands, jobs, asked[:1], 1)
 
 

@@ -108,6 +108,7 @@ def test_the_summary_has_this_runs_arms_beside_their_ceilings(table):
         "  <b>evo, 0 bp, none + none: 0.760 [0.680, 0.720]",
         "  mine, 12,000 bp, none + none: 0.700 [0.680, 0.720] * (ceiling 0.950)",
         "  mine, 24,000 bp, ntk + infoscale: 0.650 [0.680, 0.720]",
+        "(* flagged: the column `flags` says why)",
     ]
     assert lines[:4] == [
         "mine & yours, auroc:",

@@ -11,7 +11,7 @@ from tiny_study import save_pretrained, write_genome, write_tokenizer
 from longscale.errors import LongscaleError
 from longscale.models.encoders import load_encoder
 from longscale.training import embed
-from longscale.training.embed import embed_task, plan_layout, shards
+from longscale.training.embed import embed_task, plan_layout, require_contexts, shards
 
 CONTEXT_BP = 120
 
@@ -187,6 +187,14 @@ def test_of_a_stretch_beyond_the_context_the_part_inside_counts(encoder, genome,
         stop = min(row["pool_stop"], row["anchor"] - CONTEXT_BP // 2 + CONTEXT_BP)
         expected = obvious(encoder, genome, row, "ref", CONTEXT_BP, start, stop)
         assert found[number, 0] == pytest.approx(expected, abs=4e-3)
+
+
+def test_a_context_that_leaves_a_contig_is_one_sentence(encoder, genome):
+    rows = rows_of(genome, pool=(-10, 10))
+    edge = int((rows["anchor"]).min())
+    require_contexts(genome, rows, 2 * edge)
+    with pytest.raises(LongscaleError, match=r"has no context of .* probe\.context_bp"):
+        require_contexts(genome, rows, 2 * edge + 2)
 
 
 def test_a_context_that_holds_nothing_to_average_is_one_sentence(encoder, genome):

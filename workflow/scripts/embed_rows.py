@@ -14,7 +14,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     from longscale.files import checksum
     from longscale.genome.sequence import Genome
     from longscale.models.encoders import encoder_files, open_encoder, set_extension
-    from longscale.training.embed import embed_task, plan_layout
+    from longscale.training.embed import embed_task, plan_layout, require_contexts
 
     wildcards, options = snakemake.wildcards, snakemake.params.options
     context_bp = int(wildcards.context_bp)
@@ -24,6 +24,9 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     set_extension(encoder, wildcards.extension, context_bp)
     rows = pd.read_parquet(snakemake.input.rows)
     facts = json.loads(Path(snakemake.input.facts).read_text())
+    genome = Genome(snakemake.input.fasta)
+    if snakemake.params.edge == "drop":
+        require_contexts(genome, rows, context_bp)
     layout = plan_layout(rows, context_bp, encoder.width, facts["bin_bp"] or 0)
     layout = replace(layout, shard_rows=options["shard_rows"])
     report(
@@ -31,7 +34,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     )
     embed_task(
         encoder,
-        Genome(snakemake.input.fasta),
+        genome,
         rows,
         context_bp,
         Path(snakemake.output[0]).parent,

@@ -390,6 +390,10 @@ def check_probe(config: dict, name: str) -> None:
                 f"{name}: {task} has places on {PROBE_TASKS[task].genome}, for which"
                 f" probe.genomes names {genome!r}, which `genomes` does not describe"
             )
+    if not probe["models"] and not probe["features"]:
+        raise LongscaleError(
+            f"{name}: probe.models is empty, and so is probe.features: there is nothing to probe"
+        )
     check_known(probe["models"], config["models"], "probe.models", "models", name)
     for model in probe["models"]:
         check_probe_model(config, model, name)
@@ -546,6 +550,11 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     named += [(entry, "path", f"tasks.{task}.path") for task, entry in config["tasks"].items()]
     named += [(row, "tokenizer", f"models.{m}.tokenizer") for m, row in config["models"].items()]
     named += [(entry, "path", f"corpora.{c}.path") for c, entry in config["corpora"].items()]
+    genomes = {"genome": config["genome"] or {}}
+    genomes |= {f"genomes.{g}": row for g, row in config["genomes"].items()}
+    for key, row in genomes.items():
+        if row.get("genes") and "://" not in row["genes"]:
+            named.append((row, "genes", f"{key}.genes"))
     features = config["probe"]["features"] if config["probe"] else {}
     named += [(row, t, f"probe.features.{f}.{t}") for f, row in features.items() for t in row]
     for section, key, full_key in named:

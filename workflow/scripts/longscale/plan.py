@@ -45,6 +45,7 @@ STAGES = {
     "probes": ("train_probe", "train_probe_on_features", "score_zero_shot", "compute_ceiling"),
 }  # fmt: skip
 LAST_STAGE = "tables, figures"
+MOST_SHOWN = 10  # of the jobs that are too long for a cluster
 HEADER = "output_file\tdate\trule\tlog-file(s)\tstatus\tplan"
 
 
@@ -305,7 +306,7 @@ def learned(study: Study, jobs: Sequence[Job], calibration: Calibration, root: P
 
 
 def plan_for_cluster(
-    demands: Demands, jobs: Sequence[Job], asked: Sequence[Demand], submissions: int
+    demands: Demands, jobs: Sequence[Job], asked: Sequence[tuple[Job, Demand]], submissions: int
 ) -> str:
     """The plan of a run on a cluster: `asked` by its jobs that are submitted, in that many pieces.
 
@@ -319,11 +320,15 @@ def plan_for_cluster(
         f"Slurm: {len(asked)} jobs in {submissions} submissions; {local} run beside Snakemake",
     ]
     minutes = demands.cluster.minutes
-    late = [demand.seconds / 3600 for demand in asked if demand.seconds > 60 * minutes]
+    late = [(d.seconds / 3600, job.path) for job, d in asked if d.seconds > 60 * minutes]
     if late:
         lines.append(
             f"  {len(late)} of them are expected to take more than the {minutes / 60:g} hours that"
-            f" the profile admits, up to {hours_text(max(late))}: fewer rules or rows for a job, or"
-            " a partition with more time"
+            " the profile admits; trainings and embeddings go on where they were at each retry, all"
+            " others need fewer rules or rows for a job, or a partition with more time:"
         )
+        longest = sorted(late, reverse=True)
+        lines += [f"  {hours_text(hours):>10}  {path}" for hours, path in longest[:MOST_SHOWN]]
+        if len(late) > MOST_SHOWN:
+            lines.append(f"  {'...':>10}")
     return "\n".join(lines)

@@ -23,8 +23,8 @@ OTHER = "Other tasks"
 NOTE = (
     "Means over folds on the test rows; in brackets the 95% interval (bootstrap over folds and "
     "genomic blocks). Rows are ordered by the task's first metric. The ceiling is what the best "
-    "possible prediction reaches in that metric, where the data are simulated. Published: numbers "
-    "of the benchmark's paper, which come without intervals and were measured by others."
+    "possible prediction reaches in that first metric, where the data are simulated. Published: "
+    "numbers of the benchmark's paper, which come without intervals and were measured by others."
 )
 EXTENSION_NOTE = (
     "Rows: input length. Columns: the context that the model was trained on. Scaling ntk: "
@@ -73,6 +73,8 @@ def summarise_lrb(table: pd.DataFrame) -> str:
             ceiling = "" if pd.isna(row["ceiling"]) else f" (ceiling {row['ceiling']:.3f})"
             lines.append(f"  {arm}: {interval_text(row, metric='value')}{ceiling}")
         blocks.append("\n".join(lines))
+    if any("*" in block for block in blocks):
+        blocks.append("(* flagged: the column `flags` says why)")
     return "\n".join(blocks)
 
 

@@ -20,7 +20,7 @@ from longscale.genome.sequence import Genome
 from longscale.models.batches import token_batches
 from longscale.models.encoders import Encoder, pool_states
 from longscale.provenance import digest
-from longscale.variants.windows import gather_windows
+from longscale.variants.windows import gather_windows, has_window
 
 SHARD_ROWS = 1024
 REPORT_SECONDS = 10.0
@@ -78,6 +78,19 @@ def plan_layout(rows: pd.DataFrame, context_bp: int, width: int, bin_bp: int = 0
             f"context_bp is {context_bp:,}, which does not hold one bin of {bin_bp} bp"
         )
     return Layout(len(rows), last - first, width, 1, bin_bp, (first, last))
+
+
+def require_contexts(genome: Genome, rows: pd.DataFrame, context_bp: int) -> None:
+    """Raise LongscaleError, naming the first row, unless all have their context in their contig."""
+    variants = rows[["contig", "ref", "alt"]].assign(pos=rows["anchor"] + 1)
+    outside = ~has_window(genome, variants, context_bp)
+    if outside.any():
+        first = variants[outside].iloc[0]
+        raise LongscaleError(
+            f"{first.contig}:{first.pos} has no context of {context_bp:,} bp inside its contig"
+            f" ({int(outside.sum()):,} such rows): a length beyond those of the configuration must"
+            " be added to probe.context_bp, which leaves such rows out at all lengths"
+        )
 
 
 def reverse_complement(windows: np.ndarray) -> np.ndarray:

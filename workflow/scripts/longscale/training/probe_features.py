@@ -79,6 +79,7 @@ def read_features(
         raise LongscaleError(
             f"{path}: {(~has).sum():,} of the task's {len(rows):,} rows have no features, first of "
             f"them {_told(task.loc[~has, key])}; a leaderboard compares models on the same rows"
+            " (probe.leave_out_missing: true leaves them out)"
         )
     matched = np.zeros(int(rows["row"].max()) + 1, bool)
     matched[rows["row"]] = has
