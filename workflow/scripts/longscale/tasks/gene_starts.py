@@ -53,7 +53,7 @@ def read_gene_starts(
         raise LongscaleError(f"{path}: holds no transcript and no gene; at least one is expected")
     starts = _starts(path, table, first_base=0 if is_bed else 1)
     names = table["contig"].map(lambda name: (aliases or {}).get(name, name))
-    if aliases and names.isin(set(aliases.values())).sum() == 0:
+    if aliases and not names.isin(set(aliases.values())).any():
         given, known = table["contig"].iloc[0], next(iter(aliases.values()))
         raise LongscaleError(
             f"{path}: none of its genes is on a contig of the genome: it has {given!r}, the genome"

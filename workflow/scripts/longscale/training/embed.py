@@ -20,7 +20,7 @@ from longscale.genome.sequence import Genome
 from longscale.models.batches import token_batches
 from longscale.models.encoders import Encoder, pool_states
 from longscale.provenance import digest
-from longscale.variants.windows import gather_windows, has_window
+from longscale.variants.windows import gather_windows, require_windows
 
 SHARD_ROWS = 1024
 REPORT_SECONDS = 10.0
@@ -82,15 +82,13 @@ def plan_layout(rows: pd.DataFrame, context_bp: int, width: int, bin_bp: int = 0
 
 def require_contexts(genome: Genome, rows: pd.DataFrame, context_bp: int) -> None:
     """Raise LongscaleError, naming the first row, unless all have their context in their contig."""
-    variants = rows[["contig", "ref", "alt"]].assign(pos=rows["anchor"] + 1)
-    outside = ~has_window(genome, variants, context_bp)
-    if outside.any():
-        first = variants[outside].iloc[0]
-        raise LongscaleError(
-            f"{first.contig}:{first.pos} has no context of {context_bp:,} bp inside its contig"
-            f" ({int(outside.sum()):,} such rows): a length beyond those of the configuration must"
-            " be added to probe.context_bp, which leaves such rows out at all lengths"
-        )
+    words = {"what": "context", "rows": "rows", "key": "probe.context_bp"}
+    require_windows(genome, _as_variants(rows), context_bp, **words)
+
+
+def _as_variants(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows by the base that their context is centred on: contig, pos (1-based), ref, alt."""
+    return rows[["contig", "ref", "alt"]].assign(pos=rows["anchor"] + 1)
 
 
 def reverse_complement(windows: np.ndarray) -> np.ndarray:
@@ -104,8 +102,7 @@ def context_windows(genome: Genome, rows: pd.DataFrame, context_bp: int, allele:
     `rows` has contig, anchor (0-based), strand, ref, alt; `allele` is `ref` or `alt`. Outside the
     contig there is N.
     """
-    variants = rows[["contig", "ref", "alt"]].assign(pos=rows["anchor"] + 1)
-    windows = gather_windows(genome, variants, context_bp, allele)
+    windows = gather_windows(genome, _as_variants(rows), context_bp, allele)
     minus = (rows["strand"] == "-").to_numpy()
     windows[minus] = reverse_complement(windows[minus])
     return windows

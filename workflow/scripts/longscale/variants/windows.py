@@ -66,15 +66,27 @@ def has_window(genome: Genome, variants: pd.DataFrame, window_bp: int) -> np.nda
     return (starts >= 0) & (ends <= lengths)
 
 
-def require_windows(genome: Genome, variants: pd.DataFrame, window_bp: int) -> None:
-    """Raise LongscaleError, naming the first variant, unless all have their windows inside."""
+def require_windows(
+    genome: Genome,
+    variants: pd.DataFrame,
+    window_bp: int,
+    *,
+    what: str = "window",
+    rows: str = "variants",
+    key: str = "study.eval_bp",
+) -> None:
+    """Raise LongscaleError, naming the first variant, unless all have their windows inside.
+
+    `what` and `rows`: what the sentence calls windows and variants; `key`: where lengths stand.
+    """
     outside = ~has_window(genome, variants, window_bp)
     if outside.any():
         first = variants[outside].iloc[0]
+        alleles = f" {first.ref}>{first.alt}" if first.ref else ""
         raise LongscaleError(
-            f"{first.contig}:{first.pos} {first.ref}>{first.alt} has no window of {window_bp:,} bp "
-            f"inside its contig ({int(outside.sum()):,} such variants): a length beyond those of "
-            "the study must be added to study.eval_bp, which leaves such variants out everywhere"
+            f"{first.contig}:{first.pos}{alleles} has no {what} of {window_bp:,} bp inside its"
+            f" contig ({int(outside.sum()):,} such {rows}): a length beyond those of the study must"
+            f" be added to {key}, which leaves such {rows} out everywhere"
         )
 
 
