@@ -3,13 +3,25 @@
 import errno
 from collections.abc import Iterator
 
+_LONGEST = 4000  # characters of a sentence
+
 
 class LongscaleError(Exception):
     """Bad input or a failed step, told in one sentence.
 
     The sentence names the file, line or key, says what is wrong and what would be right.
-    Scripts print it without a traceback and exit with 1.
+    Scripts print it without a traceback and exit with 1. Names from a file stand in it: line
+    breaks and other control characters are shown as their escapes, so that it stays one line and
+    says nothing to a terminal, and of an endless one only both ends are kept.
     """
+
+    def __init__(self, sentence: str) -> None:
+        shown = "".join(
+            c if c.isprintable() else c.encode("unicode_escape").decode() for c in sentence
+        )
+        if len(shown) > _LONGEST:
+            shown = f"{shown[: _LONGEST // 2]} ... {shown[-_LONGEST // 2 :]}"
+        super().__init__(shown)
 
 
 _STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
