@@ -14,7 +14,7 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from longscale.calibration import read_calibration
 from longscale.config import check_config, check_recipe, locate_files, read_schema
-from longscale.demand import Cluster, Demands
+from longscale.demand import Cluster, Demands, read_cluster
 from longscale.errors import LongscaleError
 from longscale.workload import Study
 
@@ -82,9 +82,11 @@ def checkpoint_files(folder, names=CHECKPOINT_FILES):
 
 # What the block at the top of profiles/slurm says; without that profile nothing.
 DEFAULTS = workflow.resource_settings._parsed_default_resources
-PROFILE = DEFAULTS["longscale"].raw.strip("'").split() if "longscale" in DEFAULTS else []
-CLUSTER = Cluster(*map(int, PROFILE[:3]), float(PROFILE[3])) if PROFILE else Cluster()
-GPU_PLACE = dict(zip(["slurm_partition", "gpu_model"], PROFILE[4:])) if CLUSTER.gpus else {}
+PROFILE = DEFAULTS["longscale"].raw if "longscale" in DEFAULTS else ""
+try:
+    CLUSTER, GPU_PLACE = read_cluster(PROFILE) if PROFILE else (Cluster(), {})
+except LongscaleError as error:
+    raise WorkflowError(str(error)) from None
 DEMANDS = Demands(Study(config, Path(config["results"])), CALIBRATION, CLUSTER)
 SHORT_SECONDS = 60
 

@@ -14,8 +14,8 @@ def record_run():
 
 
 def print_plan():
-    """After a dry run for a cluster: jobs, GPU-hours and disk per stage."""
-    if not (workflow.executor_plugin and workflow.dryrun and workflow.dag):
+    """After a dry run for a cluster: jobs, GPU-hours and disk per stage; after an error nothing."""
+    if not (workflow.executor_plugin and workflow.dryrun and workflow.scheduler):
         return
     from longscale.plan import Job, plan_for_cluster
 
@@ -33,6 +33,7 @@ def print_plan():
 if workflow.is_main_process:
     try:
         check_runs(config["results"])
+        DEMANDS.study.check_stored()  # now: of an error in a job's needs Snakemake shows the stack
     except LongscaleError as error:
         raise WorkflowError(str(error)) from None
     if PROFILE:

@@ -63,8 +63,8 @@ SlurmdTimeout=3600
 MessageTimeout=60
 GresTypes=gpu
 {nodes}
-PartitionName=cpu Nodes={names} Default=YES MaxTime=UNLIMITED State=UP
-PartitionName=gpu Nodes={names} MaxTime=UNLIMITED State=UP
+PartitionName=all Nodes={names} MaxTime=UNLIMITED State=UP
+PartitionName=gpu Nodes={names} Default=YES MaxTime=UNLIMITED State=UP
 """
 NODE = (
     "NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs={cpus}"

@@ -86,6 +86,23 @@ def test_the_earlier_process_ends_before_the_later_one_writes(tmp_path, holder, 
     assert not (tmp_path / "a.claim").exists()
 
 
+def test_a_process_that_slept_while_its_successor_came_and_went_ends(tmp_path, holder):
+    process = holder("willing")
+    process.send_signal(signal.SIGSTOP)
+    (tmp_path / "a.claim").unlink()  # what the successor does at its end
+    process.send_signal(signal.SIGCONT)
+    assert process.wait(timeout=10) in (LOST, -signal.SIGINT, 1)
+    assert not (tmp_path / "a.claim").exists()
+
+
+def test_a_process_goes_on_where_a_user_clears_the_logs_away(tmp_path, quick):
+    path = tmp_path / "logs" / "a.claim"
+    with claim(path, print):
+        path.unlink()
+        path.parent.rmdir()
+        time.sleep(0.5)
+
+
 def test_nobody_waits_for_the_dead(tmp_path, holder):
     process, said = holder("willing"), []
     process.kill()

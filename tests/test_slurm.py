@@ -34,7 +34,10 @@ GPU_RULES = (
     r"pretrain|finetune|measure_entropy|score_variants|train_mlm|measure_attention|score_mlm"
     r"|embed_rows|train_probe|score_zero_shot"
 )
-BLOCK = {"gpu_type": "fake", "memory_mb": MEMORY_MB, "cores": CPUS, "hours": 2, "jobs": 16}
+BLOCK = {
+    "cpu_partition": "all", "gpu_type": "fake", "extra": '"--nice=3"', "memory_mb": MEMORY_MB,
+    "cores": CPUS, "hours": 2, "jobs": 16,
+}  # fmt: skip
 RUN = "sim_near/paired/dnabert2-tiny/256/dot/seed1"
 
 
@@ -191,6 +194,7 @@ def test_every_job_but_the_local_ones_went_through_slurm(finished):
         for path in outputs.split(", ")
     }
     assert expected - made == set()
+    assert {job["Nice"] for job in finished.jobs.values()} == {"3"}  # as the profile says
 
 
 def test_jobs_with_a_gpu_see_that_one_and_others_none(slurm, finished):
@@ -202,9 +206,11 @@ def test_jobs_with_a_gpu_see_that_one_and_others_none(slurm, finished):
         if re.search(GPU_RULES, finished.jobs[step["job"]]["Comment"]):
             assert step["visible"] in map(str, range(GPUS))
             assert step["granted"] in ("", step["visible"])
+            assert finished.jobs[step["job"]]["Partition"] == "gpu"
             with_gpu += 1
         else:
             assert step["visible"] == "unset"
+            assert finished.jobs[step["job"]]["Partition"] == "all"
     assert with_gpu > 4
 
 

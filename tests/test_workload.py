@@ -202,12 +202,33 @@ def test_rows_are_estimated_until_they_are_counted(study):
     assert study.rows("sim_near", "released") == estimated
 
 
-def test_a_damaged_count_is_one_sentence(study):
+@pytest.mark.parametrize(
+    "text",
+    ['{"counts"', "[]", "{}x", '{"count": 1}', '{"counts": 3}', '{"counts": {"dev": {"0": "x"}}}'],
+)
+def test_a_damaged_count_is_one_sentence(study, text):
     path = study.results / "splits/sim_near/paired.json"
     path.parent.mkdir(parents=True)
-    path.write_text('{"counts"')
-    with pytest.raises(LongscaleError, match=r"paired\.json: not the JSON that a job wrote"):
-        study.rows("sim_near", "paired")
+    path.write_text(text)
+    for ask in (lambda: study.rows("sim_near", "paired"), study.check_stored):
+        with pytest.raises(LongscaleError, match=r"paired\.json: not the JSON that a job wrote"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("probe/rows/sim_eqtl.labels.json", '{"accepted": "many"}'),
+        ("checkpoints/dnabert2/config.json", '{"hidden_size"'),
+        ("encoders/nt/config.json", "[768]"),
+    ],
+)
+def test_all_that_is_counted_is_read_before_the_first_job(study, path, text):
+    study.check_stored()
+    (study.results / path).parent.mkdir(parents=True)
+    (study.results / path).write_text(text)
+    with pytest.raises(LongscaleError, match=f"{path}: not the JSON that a job wrote"):
+        study.check_stored()
 
 
 def test_rows_of_the_benchmark_of_a_limit_and_of_a_file(study, tmp_path):

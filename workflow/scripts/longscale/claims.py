@@ -51,11 +51,23 @@ def read_claim(path: Path) -> Claim | None:
         return None
 
 
+def _is_gone(path: Path) -> bool:
+    """Whether its folder is there and it is not."""
+    try:
+        return not path.exists() and path.parent.is_dir()
+    except OSError:
+        return False
+
+
 def _keep(path: Path, mark: str, done: threading.Event) -> None:
-    """End this process once the claim is another's; without a file system nothing is known."""
+    """End this process once the claim is another's, or gone: a successor that has ended took it
+    away. Without a file system nothing is known.
+    """
+    gone = False
     while not done.wait(LOOK_S):
-        found = read_claim(path)
-        if found is None or found.mark == mark:
+        found, was_gone, gone = read_claim(path), gone, _is_gone(path)
+        anothers = found is not None and found.mark != mark
+        if not anothers and not (gone and was_gone):
             continue
         print(f"{path}: another job took over; this one ends", file=sys.stderr, flush=True)
         # What the main thread has started ends with it.

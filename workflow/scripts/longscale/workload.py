@@ -147,12 +147,42 @@ class Study:
         """
         if path not in self.read and path.is_file():
             try:
-                self.read[path] = json.loads(path.read_text())
+                read = json.loads(path.read_text())
             except ValueError as error:
-                raise LongscaleError(
-                    f"{path}: not the JSON that a job wrote ({error}); delete it, to be made again"
-                ) from error
+                raise damaged(path, error) from error
+            if not isinstance(read, dict):
+                raise damaged(path, "it holds no table")
+            self.read[path] = read
         return self.read.get(path)
+
+    def _accepted(self, path: Path) -> float | None:
+        """Rows of a probe task that has been prepared."""
+        facts = self.stored(path)
+        try:
+            return facts["accepted"] + 0.0 if facts else None
+        except (KeyError, TypeError) as error:
+            raise damaged(path, "`accepted` is no number") from error
+
+    def _counted(self, path: Path) -> Rows | None:
+        """Rows of a task that has been split."""
+        split = self.stored(path)
+        try:
+            counts = split["counts"] if split else None
+            return counts and Rows(*(sum(counts.get(s, {}).values()) for s in Rows._fields))
+        except (KeyError, AttributeError, TypeError) as error:
+            raise damaged(path, "its counts of rows are no numbers") from error
+
+    def check_stored(self) -> None:
+        """Read all that is counted here already; raises LongscaleError where it is damaged."""
+        read = {
+            "splits/*/*.json": self._counted,
+            "probe/rows/*.labels.json": self._accepted,
+            "checkpoints/*/config.json": self.stored,
+            "encoders/*/config.json": self.stored,
+        }
+        for pattern, reader in read.items():
+            for path in sorted(self.results.glob(pattern)):
+                reader(path)
 
     def guess(self, sentence: str) -> None:
         """Remember an assumption."""
@@ -206,9 +236,8 @@ class Study:
             size = ProbeSize(float(sum(row.rows)), float(row.rows[1]), *shape)
         else:
             size = self._simulated_probe_task(task)
-        facts = self.stored(self.results / "probe" / "rows" / f"{task}.labels.json")
-        if facts:
-            rows = facts["accepted"]
+        rows = self._accepted(self.results / "probe" / "rows" / f"{task}.labels.json")
+        if rows is not None:
             return size._replace(rows=rows, test=size.test * rows / size.rows)
         self.guess(f"{task} is taken to have {size.rows:,.0f} rows")
         return size
@@ -235,10 +264,9 @@ class Study:
 
     def rows(self, task: str, protocol: str) -> Rows:
         """Rows of a task by split: counted if they are there, else estimated."""
-        split = self.stored(self.results / "splits" / task / f"{protocol}.json")
-        if split:
-            counts = split["counts"]
-            return Rows(*(sum(counts.get(s, {}).values()) for s in ("train", "dev", "test")))
+        counted = self._counted(self.results / "splits" / task / f"{protocol}.json")
+        if counted:
+            return counted
         entry = self.config["tasks"][task]
         total = ROWS[entry["source"]](self, task)
         if entry["train_task"]:
@@ -268,6 +296,13 @@ class Study:
         if name in self.config["genomes"]:  # the probe tasks' recipe counts the loci of each
             assembly["loci_per_chromosome"] *= assembly["tasks"]
         return assembly
+
+
+def damaged(path: Path, why: object) -> LongscaleError:
+    """What to say of a file of the results that a job cannot have written like that."""
+    return LongscaleError(
+        f"{path}: not the JSON that a job wrote ({why}); delete it, to be made again"
+    )
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:
