@@ -37,7 +37,7 @@ plan: .venv/installed ## what a run would still do: make plan CONFIG=config/grch
 		$(if $(CALIBRATION),--calibration $(CALIBRATION))
 
 recover: .venv/installed ## go on with a run on Slurm whose process was killed: make recover RESULTS=results/grch38
-	@$(BIN)/python workflow/scripts/recover.py $(RESULTS)
+	@$(BIN)/python workflow/scripts/recover.py "$(RESULTS)"
 
 test: lint test-unit test-e2e ## linters, unit tests, end-to-end runs
 

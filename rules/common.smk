@@ -14,8 +14,9 @@ sys.path.insert(0, f"{workflow.basedir}/workflow/scripts")
 
 from longscale.calibration import read_calibration
 from longscale.config import check_config, check_recipe, locate_files, read_schema
-from longscale.demand import Cluster, Demands, read_cluster
+from longscale.demand import Cluster, Demands
 from longscale.errors import LongscaleError
+from longscale.slurm_block import Block
 from longscale.workload import Study
 
 CONDA_ENV = "../envs/longscale.yaml"
@@ -84,9 +85,10 @@ def checkpoint_files(folder, names=CHECKPOINT_FILES):
 DEFAULTS = workflow.resource_settings._parsed_default_resources
 PROFILE = DEFAULTS["longscale"].raw if "longscale" in DEFAULTS else ""
 try:
-    CLUSTER, GPU_PLACE = read_cluster(PROFILE) if PROFILE else (Cluster(), {})
+    BLOCK = Block.read(PROFILE) if PROFILE else None
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
+CLUSTER, GPU_PLACE = (BLOCK.cluster, BLOCK.gpu_place) if BLOCK else (Cluster(), {})
 DEMANDS = Demands(Study(config, Path(config["results"])), CALIBRATION, CLUSTER)
 SHORT_SECONDS = 60
 

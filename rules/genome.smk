@@ -62,7 +62,7 @@ if PROBE_GENOME is not None:
 
 rule download_md5checksums:
     input:
-        source=simulated_input("md5checksums"),
+        source=source_file("md5checksums"),
     output:
         results("downloads/{genome}.md5checksums.txt"),
     log:
@@ -81,7 +81,7 @@ rule download_md5checksums:
 
 rule download_genome_file:
     input:
-        source=simulated_input("fasta"),
+        source=source_file("fasta"),
         md5checksums=md5checksums,
     output:
         results("downloads/{genome}.{kind}.gz"),
@@ -101,7 +101,7 @@ rule download_genome_file:
 
 use rule download_genome_file as download_assembly_report with:
     input:
-        source=simulated_input("assembly_report"),
+        source=source_file("assembly_report"),
         md5checksums=md5checksums,
     output:
         results("downloads/{genome}.{kind}.txt"),

@@ -40,12 +40,13 @@ def genome_key(key):
     return lambda wildcards: GENOMES[wildcards.genome][key]
 
 
-def simulated_input(key):
-    """The simulated file that stands for a source of a genome, where there is one."""
+def source_file(key):
+    """The file that a source of a genome is: simulated, or given by its path; none for an address."""
 
-    def simulated(wildcards):
-        if GENOMES[wildcards.genome]["simulate"] is None:
-            return []
+    def source(wildcards):
+        genome = GENOMES[wildcards.genome]
+        if genome["simulate"] is None:
+            return [genome[key]] if genome[key] and "://" not in genome[key] else []
         accession = PROBE_ACCESSION if wildcards.genome == PROBE_GENOME else ACCESSION
         names = {
             "fasta": f"{accession}_genomic.fna.gz",
@@ -54,7 +55,7 @@ def simulated_input(key):
         }
         return [results(f"simulated/{wildcards.genome}/{names[key]}")]
 
-    return simulated
+    return source
 
 
 def genomes_with(key):

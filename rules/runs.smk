@@ -2,6 +2,7 @@
 import atexit
 
 from longscale.runs import Run, check_runs, command_line, end_run, started_in, write_run
+from longscale.slurm_block import ask_sinfo, check_block, check_extra
 
 
 def record_run():
@@ -9,8 +10,9 @@ def record_run():
     name = getattr(workflow.scheduler._executor, "run_uuid", None)
     if name:
         run = Run.present(name, started_in(sys.argv), command_line(sys.argv))
-        write_run(config["results"], run)
-        atexit.register(end_run, config["results"], run)
+        folder = Path(config["results"]).absolute()  # at its end Snakemake has left --directory
+        write_run(folder, run)
+        atexit.register(end_run, folder, run)
 
 
 def print_plan():
@@ -30,10 +32,23 @@ def print_plan():
     print(plan_for_cluster(DEMANDS, list(jobs.values()), asked, len(submissions)))
 
 
+def check_profile():
+    """What Slurm's plugin would hang on, and what the cluster does not have."""
+    from snakemake_executor_plugin_slurm.validation import get_forbidden_slurm_options
+
+    if "slurm_extra" in DEFAULTS:
+        check_extra(DEFAULTS["slurm_extra"].raw.strip("'"), get_forbidden_slurm_options())
+    sinfo = ask_sinfo()
+    if sinfo:
+        check_block(BLOCK, sinfo)
+
+
 if workflow.is_main_process:
     try:
         check_runs(config["results"])
         DEMANDS.study.check_stored()  # now: of an error in a job's needs Snakemake shows the stack
+        if PROFILE:
+            check_profile()
     except LongscaleError as error:
         raise WorkflowError(str(error)) from None
     if PROFILE:

@@ -285,14 +285,24 @@ def test_names_that_do_not_exist_and_keys_that_do_not_go_together(path, value, s
     assert sentence in complaint(changed(path, value))
 
 
-def test_a_genome_needs_a_source_and_its_report():
+def test_a_genome_needs_a_source_and_no_report():
     config = changed("tasks", {"sim_near": {"source": "file", "path": "v.csv"}})
     config["genome"] = {"name": "g"}
     assert "genome needs either" in complaint(config)
     config["genome"]["fasta"] = "g.fna.gz"
-    assert "genome.assembly_report is missing" in complaint(config)
+    check_config(config, SCHEMA, "own.yaml")
+    config["genome"]["truncated"] = True
+    assert "genome.truncated is true, but without genome.assembly_report" in complaint(config)
     config["genome"]["assembly_report"] = "report.txt"
     check_config(config, SCHEMA, "own.yaml")
+
+
+def test_processes_are_spread_evenly_over_nodes():
+    for processes, nodes in [(1, 2), (3, 2), (2, 4)]:
+        config = changed("finetune", {"processes": processes, "nodes": nodes})
+        sentence = f"finetune.nodes is {nodes}, over which finetune.processes ({processes}) cannot"
+        assert sentence in complaint(config)
+    check_config(changed("finetune", {"processes": 8, "nodes": 2}), SCHEMA, "own.yaml")
 
 
 UCSC = {"fasta": "h.fa.gz", "md5checksums": "md5sum.txt"}
@@ -313,7 +323,7 @@ def test_a_mistake_in_further_genomes(genomes, sentence):
     assert sentence in complaint(SMALL | {"genomes": genomes})
 
 
-def test_further_genomes_need_no_report_but_a_first_one():
+def test_further_genomes_need_no_report_but_a_first_genome():
     report = UCSC | {"assembly_report": "report.txt", "truncated": True}
     filled = check_config(SMALL | {"genomes": {"h": UCSC, "i": report}}, SCHEMA, "own.yaml")
     assert filled["genomes"]["h"] == UCSC | {

@@ -9,8 +9,7 @@ from test_footprint import read_study
 from test_plan import CALIBRATION
 from test_workload import changed
 
-from longscale.demand import SPARE_MINUTES, Cluster, Demands, read_cluster, step_tokens
-from longscale.errors import LongscaleError
+from longscale.demand import SPARE_MINUTES, Cluster, Demands, step_tokens
 from longscale.workload import KINDS
 
 AT = {
@@ -152,39 +151,6 @@ def test_the_profile_groups_rules_that_there_are():
     assert set(groups) <= set(rules()) - set(KINDS)
     sized = set(re.findall(r'"(\w+)"', text.split("\ngroup-components:")[1]))
     assert sized == {*groups.values(), "pretrain", "train", "measure", "score", "embed", "probe"}
-
-
-def block(**changed):
-    """What the profile's block arrives as."""
-    said = {"gpus": 1, "memory_mb": 180000, "hours": 48, "slower": 1.0}
-    said |= {"gpu_partition": "gpu", "gpu_type": ""} | changed
-    return f"'{'|'.join(f'{name}={value}' for name, value in said.items())}'"
-
-
-def test_the_block_of_the_profile():
-    cluster, place = read_cluster(block(hours=1.5, slower="2"))
-    assert cluster == Cluster(gpus=1, memory_mb=180000, minutes=90, slowness=2)
-    assert place == {"slurm_partition": "gpu"}
-    assert read_cluster(block(gpus=0))[1] == {}
-    _, place = read_cluster(block(gpu_partition="", gpu_type="h200"))
-    assert place == {"gpu_model": "h200"}
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("gpus", "one"), ("gpus", -1), ("gpus", ""), ("memory_mb", "180G"), ("memory_mb", 0),
-        ("hours", "None"), ("hours", "inf"), ("hours", 0), ("slower", "nan"), ("slower", "fast"),
-    ],
-)  # fmt: skip
-def test_a_mistake_in_the_block_is_one_sentence(name, value):
-    with pytest.raises(LongscaleError, match=f"^{name} at the top .* is '{value}'; a .* expected$"):
-        read_cluster(block(**{name: value}))
-
-
-def test_a_profile_of_another_version_is_one_sentence():
-    with pytest.raises(LongscaleError, match="does not say gpus; take that line from this version"):
-        read_cluster("'1 180000 2880 1.0 gpu '")
 
 
 LRB = {

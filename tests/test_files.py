@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from longscale.files import atomic_folder, atomic_path, checksum, matching_files
+from longscale.errors import LongscaleError
+from longscale.files import atomic_folder, atomic_path, checksum, matching_files, read_json
 
 
 class StoppedError(Exception):
@@ -131,3 +132,18 @@ def test_what_killed_processes_have_left_goes_with_the_next_success(tmp_path, na
     with atomic_folder(tmp_path / f"f{name}") as part:
         (part / "a").write_text("")
     assert not (tmp_path / f".f{name}.1.part").exists()
+
+
+def test_json_of_a_job_is_read_or_one_sentence(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text('{"flags": [], "seed": 1}')
+    assert read_json(path, "flags", "seed") == {"flags": [], "seed": 1}
+    for text, why in [
+        ("{", "line 1"),
+        ("[]", "no names and values"),
+        ("{}", "no flags"),
+        ("", "1"),
+    ]:
+        path.write_text(text)
+        with pytest.raises(LongscaleError, match=rf"a\.json: not the JSON .*{why}.*; delete it"):
+            read_json(path, "flags")

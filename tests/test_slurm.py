@@ -54,8 +54,8 @@ def write_profile(folder: Path) -> Path:
     return path.parent
 
 
-def start(folder: Path, *arguments: object, configs: tuple = (CONFIG,)) -> list[str]:
-    """The command that runs Snakemake in `folder`."""
+def start(*arguments: object, configs: tuple = (CONFIG,)) -> list[str]:
+    """The command that runs Snakemake."""
     given = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile"]
     given += [*arguments, "--configfile", *[ROOT / config for config in configs]]
     return list(map(str, given))
@@ -136,7 +136,7 @@ def finished(slurm, tmp_path_factory):
     """A run in which a job dies of memory, one hangs, one is cancelled and one loses its node."""
     folder = tmp_path_factory.mktemp("slurm")
     command = start(
-        folder, "--workflow-profile", write_profile(folder),
+        "--directory", folder.name, "--workflow-profile", write_profile(folder),
         # 150 MB are not enough for Python with pandas, and a minute not for a process that hangs.
         "--set-resources", "simulate_genome:mem_mb=150 * 4 ** (attempt - 1)",
         "pretrain:runtime=attempt ** 2",
@@ -147,7 +147,7 @@ def finished(slurm, tmp_path_factory):
         "cut_off": Fault("score_variants", cut_off),
     }
     with (folder / "output.txt").open("w") as out:
-        running = subprocess.Popen(command, cwd=folder, stdout=out, stderr=subprocess.STDOUT)
+        running = subprocess.Popen(command, cwd=folder.parent, stdout=out, stderr=subprocess.STDOUT)
         try:
             waiting = list(faults.values())
             while running.poll() is None:
@@ -175,7 +175,7 @@ def finished(slurm, tmp_path_factory):
 def local(tmp_path_factory):
     """The same without Slurm and without faults."""
     folder = tmp_path_factory.mktemp("local")
-    finish(folder, start(folder, "--cores", 2))
+    finish(folder, start("--cores", 2))
     return folder
 
 
@@ -183,7 +183,7 @@ def test_every_job_but_the_local_ones_went_through_slurm(finished):
     here = set(re.findall(r"^localrule (\w+):", finished.output, flags=re.MULTILINE))
     assert here <= LOCAL_RULES
     assert {"build_tables", "plot_auroc", "download_genome_file"} <= here
-    summary = finish(finished.folder, start(finished.folder, "--summary")).splitlines()
+    summary = finish(finished.folder, start("--summary")).splitlines()
     rows = [line.split("\t") for line in summary if line.startswith(f"{RESULTS}/")]
     expected = {row[0] for row in rows if row[2] not in LOCAL_RULES}
     logs = (finished.folder / ".snakemake/slurm_logs").rglob("*.log")
@@ -212,6 +212,12 @@ def test_jobs_with_a_gpu_see_that_one_and_others_none(slurm, finished):
             assert step["visible"] == "unset"
             assert finished.jobs[step["job"]]["Partition"] == "all"
     assert with_gpu > 4
+
+
+def test_nothing_is_left_of_a_run_that_has_ended(finished):
+    """At most a word that it ended, where Slurm was still ending its last job."""
+    for record in (finished.folder / RESULTS / "runs").iterdir():
+        assert json.loads(record.read_text())["ended"]
 
 
 def attempts(finished: Finished, word: str) -> list[dict]:
@@ -277,7 +283,7 @@ def small(request, tmp_path_factory):
     if CONFIG == SMALLEST:
         return request.getfixturevalue("local")
     folder = tmp_path_factory.mktemp("small")
-    finish(folder, start(folder, "--cores", 2, configs=(SMALLEST,)))
+    finish(folder, start("--cores", 2, configs=(SMALLEST,)))
     return folder
 
 
@@ -294,7 +300,7 @@ def begun(small, tmp_path):
 def test_a_killed_controller_is_recovered_with_one_command(slurm, small, begun):
     target = f"results/test/scores/{RUN}/512.parquet"
     profile = write_profile(begun)
-    command = start(begun, "--workflow-profile", profile, target, configs=(SMALLEST,))
+    command = start("--workflow-profile", profile, target, configs=(SMALLEST,))
     running = subprocess.Popen(
         command, cwd=begun, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT
     )
@@ -305,11 +311,11 @@ def test_a_killed_controller_is_recovered_with_one_command(slurm, small, begun):
     again = subprocess.run(command, cwd=begun, capture_output=True, text=True, check=False)
     assert again.returncode
     assert "Slurm still has 1 of its jobs" in again.stderr
-    assert "make recover RESULTS=results/test" in again.stderr
+    assert f"make recover RESULTS={results}" in again.stderr
     assert "Traceback" not in again.stderr
     assert slurm.jobs()[job]["JobState"] == "RUNNING"
-    recover = [sys.executable, ROOT / "workflow/scripts/recover.py", "results/test"]
-    output = finish(begun, list(map(str, recover)))
+    recover = [sys.executable, ROOT / "workflow/scripts/recover.py", results]
+    output = finish(ROOT, list(map(str, recover)))
     assert f"cancelling 1 jobs: {job}" in output
     assert slurm.jobs()[job]["JobState"] == "CANCELLED"
     assert (begun / target).read_bytes() == (small / target).read_bytes()
@@ -319,7 +325,7 @@ def test_a_killed_controller_is_recovered_with_one_command(slurm, small, begun):
 def test_training_on_two_nodes_is_that_of_two_processes_on_one(slurm, begun):
     target = f"results/test/finetune/{RUN}/model.safetensors"
     nodes = (SMALLEST, "tests/configs/slurm_nodes.yaml")
-    finish(begun, start(begun, "--workflow-profile", write_profile(begun), target, configs=nodes))
+    finish(begun, start("--workflow-profile", write_profile(begun), target, configs=nodes))
     spread = (begun / target).read_bytes()
     last = list(slurm.jobs().values())[-1]
     assert last["NumNodes"] == "2"
@@ -327,5 +333,5 @@ def test_training_on_two_nodes_is_that_of_two_processes_on_one(slurm, begun):
     assert {step["node"] for step in steps} == set(NODES)
     shutil.rmtree((begun / target).parent)
     (begun / "one.yaml").write_text("finetune: {nodes: 1}\n")
-    finish(begun, start(begun, "--cores", 2, target, configs=(*nodes, begun / "one.yaml")))
+    finish(begun, start("--cores", 2, target, configs=(*nodes, begun / "one.yaml")))
     assert (begun / target).read_bytes() == spread

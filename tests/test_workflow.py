@@ -464,6 +464,29 @@ def test_further_genomes_are_planned_and_checked(further, tmp_path):
     assert not (tmp_path / target).exists()
 
 
+def test_an_own_genome_keeps_its_names_and_is_read_again_where_it_changes(tmp_path):
+    def write(bases):
+        (tmp_path / "mine.fa.gz").write_bytes(gzip.compress(f">chrA\n{bases}\n".encode()))
+
+    write("ACGTTGCA" * 500)
+    config = yaml.safe_load((ROOT / "config/own_variants.yaml").read_text())
+    config["genome"] = {"name": "mine", "fasta": "mine.fa.gz"}
+    config["tasks"] = {"t": {"source": "file", "path": "v.csv"}}
+    config["study"] |= {"tasks": ["t"]}
+    (tmp_path / "v.csv").write_text("CHROM,POS,REF,ALT,INT_LABEL\nchrA,1001,A,C,1\n")
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(config))
+    given = {"configs": (tmp_path / "mine.yaml",)}
+    fasta = "results/own_variants/genome/mine.fa"
+    snakemake(tmp_path, fasta, **given)
+    assert (tmp_path / fasta).read_text().startswith(">chrA\nACGTTGCA")
+    assert not (tmp_path / "results/own_variants/downloads/mine.assembly_report.txt").exists()
+    assert rules_run(snakemake(tmp_path, fasta, **given)) == []
+    write("TTGCACGT" * 500)
+    rerun = rules_run(snakemake(tmp_path, fasta, **given))
+    assert rerun == ["download_genome_file", "convert_ncbi2ucsc"]
+    assert (tmp_path / fasta).read_text().startswith(">chrA\nTTGCACGT")
+
+
 def test_own_text_as_documented_is_read_again_where_it_changes(tmp_path):
     page = (ROOT / "docs/mlm.md").read_text()
     whole = re.search(r"^A whole configuration.*?```yaml\n(.*?)```", page, re.MULTILINE | re.DOTALL)

@@ -1,6 +1,5 @@
 """Embed the rows of a probe task with a frozen model, in shards that resume."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from job import model_job
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
     import torch
 
-    from longscale.files import checksum
+    from longscale.files import checksum, read_json
     from longscale.genome.sequence import Genome
     from longscale.models.encoders import encoder_files, open_encoder, set_extension
     from longscale.training.embed import embed_task, plan_layout, require_contexts
@@ -23,7 +22,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     encoder.set_rule(wildcards.length_rule)
     set_extension(encoder, wildcards.extension, context_bp)
     rows = pd.read_parquet(snakemake.input.rows)
-    facts = json.loads(Path(snakemake.input.facts).read_text())
+    facts = read_json(snakemake.input.facts, "bin_bp")
     genome = Genome(snakemake.input.fasta)
     if snakemake.params.edge == "drop":
         require_contexts(genome, rows, context_bp)
@@ -47,7 +46,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
             "trained_tokens": encoder.trained_tokens,
             "encoder": {p.name: checksum(p) for p in encoder_files(snakemake.input.encoder)},
             "rows_sha256": checksum(snakemake.input.rows),
-            **json.loads(Path(snakemake.input.provenance).read_text()),
+            **read_json(snakemake.input.provenance),
         },
         report=report,
     )

@@ -1,6 +1,5 @@
 """Fine-tune a pretrained encoder on a task at one window length."""
 
-import json
 from pathlib import Path
 
 from job import model_job
@@ -9,12 +8,12 @@ options = dict(snakemake.config["finetune"])
 nodes = options.pop("nodes")  # no setting of the result
 
 with model_job(snakemake, options["threads"]) as report:
-    from longscale.files import checksum
+    from longscale.files import checksum, read_json
     from longscale.provenance import collect_provenance
     from longscale.training.finetune import finetune_files
     from longscale.training.launch import launch
 
-    genome_provenance = json.loads(Path(snakemake.input.provenance).read_text())
+    genome_provenance = read_json(snakemake.input.provenance, "genome_sha256")
     launch(
         finetune_files,
         {

@@ -1,11 +1,11 @@
 """Pretrain a small model by masked language modelling on the run's genome."""
 
-import json
 from pathlib import Path
 
 from job import model_job
 
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
+    from longscale.files import read_json
     from longscale.genome.sequence import Genome
     from longscale.models.dnabert2 import DNABERT2Config
     from longscale.models.tokenizer import check_vocabulary, load_tokenizer
@@ -21,7 +21,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         **{key: snakemake.params.model[key] for key in shape},
     )
     check_vocabulary(tokenizer, config.vocab_size, f"models.{snakemake.wildcards.model}")
-    genome_provenance = json.loads(Path(snakemake.input.provenance).read_text())
+    genome_provenance = read_json(snakemake.input.provenance, "genome_sha256")
     pretrain(
         Genome(snakemake.input.fasta),
         tokenizer,

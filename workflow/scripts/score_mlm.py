@@ -1,6 +1,5 @@
 """Score a corpus's held-out documents with one checkpoint at one length, under every arm."""
 
-import json
 from pathlib import Path
 
 from job import model_job
@@ -11,7 +10,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
     from longscale.evaluation.mlm import arm_flags, encode_documents, passes_of, score_arms
     from longscale.evaluation.mlm_scores import write_mlm_scores
     from longscale.evaluation.multipliers import read_measured
-    from longscale.files import checksum
+    from longscale.files import checksum, read_json
     from longscale.models.characters import special_ids
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.gau_alpha import GAUAlphaForMaskedLM
@@ -46,7 +45,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         measured=measured and measured.multipliers,
         report=report,
     )
-    training = json.loads((folder / "training.json").read_text())
+    training = read_json(folder / "training.json", "flags", "n_train", "seed")
     provenance = {
         "flags": training["flags"],
         "arm_flags": arm_flags(scores, length, measured and measured.flags),
@@ -55,7 +54,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         "seed": training["seed"],
         "config_sha256": digest(dict(snakemake.config)),
         "model_sha256": checksum(folder / "model.safetensors"),
-        "corpus_sha256": json.loads((corpus / "corpus.json").read_text())["sha256"],
+        "corpus_sha256": read_json(corpus / "corpus.json", "sha256")["sha256"],
         **collect_provenance(),
     }
     write_mlm_scores(scores, snakemake.output[0], provenance)

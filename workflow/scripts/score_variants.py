@@ -1,6 +1,5 @@
 """Score a task's test variants with one checkpoint at one length, under every rule."""
 
-import json
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +12,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
     from longscale.evaluation.multipliers import ALIBI, MATCHED_RULE, read_measured
     from longscale.evaluation.scores import write_scores
     from longscale.evaluation.scoring import score_variants
-    from longscale.files import checksum
+    from longscale.files import checksum, read_json
     from longscale.genome.sequence import Genome
     from longscale.models.checkpoint import load_checkpoint
     from longscale.models.tokenizer import load_tokenizer
@@ -23,7 +22,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
 
     protocol = snakemake.wildcards.protocol
     folder = Path(snakemake.input.model[0]).parent
-    training = json.loads((folder / "training.json").read_text())
+    training = read_json(folder / "training.json", "flags", "n_train", "seed")
     genome = Genome(snakemake.input.fasta)
     variants = pd.read_parquet(snakemake.input.variants)
     variants = variants[variants["split"] == "test"]
@@ -55,7 +54,7 @@ with model_job(snakemake, snakemake.params.threads) as report:
         "seed": training["seed"],
         "config_sha256": digest(dict(snakemake.config)),
         "model_sha256": checksum(folder / "model.safetensors"),
-        **json.loads(Path(snakemake.input.provenance).read_text()),
+        **read_json(snakemake.input.provenance),
         **collect_provenance(),
     }
     write_scores(scores, snakemake.output[0], provenance)

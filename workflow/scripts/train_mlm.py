@@ -1,11 +1,11 @@
 """Train a GAU-alpha by masked language modelling on a corpus (or take a checkpoint as it is)."""
 
-import json
 from pathlib import Path
 
 from job import model_job
 
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
+    from longscale.files import read_json
     from longscale.models.characters import encode_texts, special_ids
     from longscale.models.gau_alpha import GAUAlphaConfig
     from longscale.models.tokenizer import check_vocabulary, read_tokenizer
@@ -45,7 +45,7 @@ with model_job(snakemake, snakemake.params.options["threads"]) as report:
         options=snakemake.params.options,
         seed=seed,
         provenance={
-            "corpus_sha256": json.loads((corpus / "corpus.json").read_text())["sha256"],
+            "corpus_sha256": read_json(corpus / "corpus.json", "sha256")["sha256"],
             **collect_provenance(),
         },
         initial=Path(published).parent if published else None,

@@ -1,6 +1,5 @@
 """Train the probes of a task's folds on embeddings, or on features of another program."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +8,14 @@ import pandas as pd
 from job import model_job
 
 with model_job(snakemake, snakemake.params.options["threads"]) as report:
+    from longscale.files import read_json
     from longscale.provenance import collect_provenance, digest
     from longscale.training.probe import ProbeSettings, run_probe
     from longscale.training.probe_data import Shards
     from longscale.training.probe_features import read_features
 
     rows = pd.read_parquet(snakemake.input.rows)
-    facts = json.loads(Path(snakemake.input.facts).read_text())
+    facts = read_json(snakemake.input.facts, "names", "log1p")
     settings = {key: v for key, v in snakemake.params.options.items() if key != "threads"}
     first_bin = 0
     if snakemake.input.get("features"):

@@ -192,6 +192,7 @@ def check_references(config: dict, name: str) -> None:
         )
     if config["study"] is not None:
         check_study(config, name)
+    check_nodes(config["finetune"], name)
     check_genome(config, name)
     check_genomes(config, name)
     if config["mlm"] is not None:
@@ -266,18 +267,29 @@ def check_genome(config: dict, name: str) -> None:
     genome = config["genome"]
     if genome is None:
         return
-    check_source(genome, "genome", "`fasta` and `assembly_report`", name)
-    if genome["fasta"] is not None and genome["assembly_report"] is None:
+    check_source(genome, "genome", name)
+
+
+def check_source(genome: dict, key: str, name: str) -> None:
+    """One source, and what only an assembly report can tell."""
+    if (genome["simulate"] is None) == (genome["fasta"] is None):
         raise LongscaleError(
-            f"{name}: genome.assembly_report is missing (it stands beside the FASTA at NCBI)"
+            f"{name}: {key} needs either `simulate` (a recipe) or `fasta`, not both and not neither"
+        )
+    if genome["truncated"] and genome["fasta"] is not None and genome["assembly_report"] is None:
+        raise LongscaleError(
+            f"{name}: {key}.truncated is true, but without {key}.assembly_report there is"
+            " nothing that contigs could be shorter than"
         )
 
 
-def check_source(genome: dict, key: str, given: str, name: str) -> None:
-    """One source; `given`: the keys of a genome that is not simulated."""
-    if (genome["simulate"] is None) == (genome["fasta"] is None):
+def check_nodes(finetune: dict, name: str) -> None:
+    """Each node has as many processes as the others, and one at least."""
+    processes, nodes = finetune["processes"], finetune["nodes"]
+    if processes % nodes:
         raise LongscaleError(
-            f"{name}: {key} needs either `simulate` (a recipe) or {given}, not both and not neither"
+            f"{name}: finetune.nodes is {nodes}, over which finetune.processes ({processes}) cannot"
+            " be spread evenly; it must be a multiple of finetune.nodes"
         )
 
 
@@ -290,12 +302,7 @@ def check_genomes(config: dict, name: str) -> None:
         key = f"genomes.{item}"
         if item == config["genome"]["name"]:
             raise LongscaleError(f"{name}: {key} has the name of `genome`, but must have its own")
-        check_source(genome, key, "`fasta`", name)
-        if genome["truncated"] and genome["assembly_report"] is None:
-            raise LongscaleError(
-                f"{name}: {key}.truncated is true, but without {key}.assembly_report there is"
-                " nothing that contigs could be shorter than"
-            )
+        check_source(genome, key, name)
     simulated = [item for item, genome in genomes.items() if genome["simulate"] is not None]
     if len(simulated) > 1:
         raise LongscaleError(
@@ -552,9 +559,10 @@ def locate_files(config: dict, name: str, repository: str | Path) -> None:
     named += [(entry, "path", f"corpora.{c}.path") for c, entry in config["corpora"].items()]
     genomes = {"genome": config["genome"] or {}}
     genomes |= {f"genomes.{g}": row for g, row in config["genomes"].items()}
-    for key, row in genomes.items():
-        if row.get("genes") and "://" not in row["genes"]:
-            named.append((row, "genes", f"{key}.genes"))
+    for genome, row in genomes.items():
+        for key in ("fasta", "assembly_report", "md5checksums", "genes"):
+            if row.get(key) and "://" not in row[key]:
+                named.append((row, key, f"{genome}.{key}"))
     features = config["probe"]["features"] if config["probe"] else {}
     named += [(row, t, f"probe.features.{f}.{t}") for f, row in features.items() for t in row]
     for section, key, full_key in named:

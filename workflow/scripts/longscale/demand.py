@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from longscale.calibration import Calibration, Device, estimate
-from longscale.errors import LongscaleError
 from longscale.footprint import genome_bytes, prediction_bytes, weights_bytes
 from longscale.probe_cells import genome_of_task
 from longscale.workload import SAME_KIND, At, Load, Study, alleles, load_at, parameters
@@ -37,49 +36,6 @@ class Cluster(NamedTuple):
     memory_mb: int = 10**9
     minutes: int = 10**9
     slowness: float = 1.0
-
-
-# Of the profile's block: how each number is read, the least that makes sense, what it is.
-NUMBERS = {
-    "gpus": (int, 0, "a whole number (0 for none)"),
-    "memory_mb": (int, 1, "a whole number of megabytes"),
-    "hours": (float, 0.1, "a number of hours"),
-    "slower": (float, 1e-3, "a number (1 for GPUs of an A100's class)"),
-}
-PLACE = {"gpu_partition": "slurm_partition", "gpu_type": "gpu_model"}
-
-
-def read_cluster(text: str) -> tuple[Cluster, dict[str, str]]:
-    """What a profile's `longscale` says (`'gpus=1|memory_mb=180000|...'`): the cluster, and
-    Snakemake's resources that say where jobs with a GPU go.
-
-    Raises LongscaleError naming the entry of the profile's block that is no such number.
-    """
-    said = dict(part.partition("=")[::2] for part in text.strip("'").split("|"))
-    missing = [name for name in (*NUMBERS, *PLACE) if name not in said]
-    if missing:
-        raise LongscaleError(
-            f"the Slurm profile's default resource `longscale` does not say {missing[0]}; take that"
-            " line from this version's profiles/slurm/config.yaml, and edit the block at its top"
-        )
-    numbers = {}
-    for name, (kind, least, what) in NUMBERS.items():
-        try:
-            numbers[name] = kind(said[name])
-        except ValueError:
-            numbers[name] = math.nan
-        if not least <= numbers[name] < math.inf:
-            raise LongscaleError(
-                f"{name} at the top of the Slurm profile is '{said[name]}'; {what} is expected"
-            )
-    cluster = Cluster(
-        int(numbers["gpus"]),
-        int(numbers["memory_mb"]),
-        int(60 * numbers["hours"]),
-        numbers["slower"],
-    )
-    place = {theirs: said[ours] for ours, theirs in PLACE.items() if said[ours] and cluster.gpus}
-    return cluster, place
 
 
 class Demand(NamedTuple):

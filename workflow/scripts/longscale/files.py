@@ -2,6 +2,7 @@
 
 import glob
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from longscale.errors import LongscaleError
 
 TEXT_SUFFIXES = (".txt", ".jsonl")
 """Of the documents of a user's own corpus."""
@@ -43,6 +47,27 @@ def check_writable(folder: str | Path) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
+
+
+def not_as_written(path: str | Path, why: object) -> LongscaleError:
+    """What to say of a JSON file of the results that no job can have written like that."""
+    return LongscaleError(
+        f"{path}: not the JSON that a job wrote ({why}); delete it, to be made again"
+    )
+
+
+def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
+    """A JSON object that a job has written, with at least `keys`; raises LongscaleError where it
+    has been damaged since.
+    """
+    try:
+        found = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise not_as_written(path, error) from error
+    missing = [key for key in keys if key not in found] if isinstance(found, dict) else [None]
+    if missing:
+        raise not_as_written(path, f"no {missing[0]}" if missing[0] else "no names and values")
+    return found
 
 
 @contextmanager

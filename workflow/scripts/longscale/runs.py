@@ -7,6 +7,7 @@ the next run, which therefore refuses to start until `recover` has cancelled the
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -149,8 +150,8 @@ def check_runs(results: str | Path) -> None:
         left = f"Slurm still has {len(jobs)} of its jobs" if jobs else "Slurm has none of its jobs"
         raise LongscaleError(
             f"{results}: an earlier run (process {run.pid} on {run.host}) {state} not end properly,"
-            f" and {left}; `make recover RESULTS={results}` cancels them, unlocks the folder and"
-            " goes on with that run"
+            f" and {left}; `make recover RESULTS={shlex.quote(str(Path(results).absolute()))}`"
+            f" {'cancels them, ' if jobs else ''}unlocks the folder and goes on with that run"
         )
 
 

@@ -7,7 +7,6 @@ yet (rows of a task, tokens of a window) is estimated, and says so in `Study.gue
 """
 
 import gzip
-import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ import yaml
 
 from longscale.arms import asked_arms, mlm_arms
 from longscale.attention.rules import LENGTH_RULES
-from longscale.errors import LongscaleError
+from longscale.files import not_as_written, read_json
 from longscale.probe_cells import simulated_genome
 from longscale.tasks.lrb import LRB_TASKS
 from longscale.tasks.probe_tasks import PROBE_TASKS
@@ -146,13 +145,7 @@ class Study:
         Raises LongscaleError where it is damaged.
         """
         if path not in self.read and path.is_file():
-            try:
-                read = json.loads(path.read_text())
-            except ValueError as error:
-                raise damaged(path, error) from error
-            if not isinstance(read, dict):
-                raise damaged(path, "it holds no table")
-            self.read[path] = read
+            self.read[path] = read_json(path)
         return self.read.get(path)
 
     def _accepted(self, path: Path) -> float | None:
@@ -161,7 +154,7 @@ class Study:
         try:
             return facts["accepted"] + 0.0 if facts else None
         except (KeyError, TypeError) as error:
-            raise damaged(path, "`accepted` is no number") from error
+            raise not_as_written(path, "`accepted` is no number") from error
 
     def _counted(self, path: Path) -> Rows | None:
         """Rows of a task that has been split."""
@@ -170,7 +163,7 @@ class Study:
             counts = split["counts"] if split else None
             return counts and Rows(*(sum(counts.get(s, {}).values()) for s in Rows._fields))
         except (KeyError, AttributeError, TypeError) as error:
-            raise damaged(path, "its counts of rows are no numbers") from error
+            raise not_as_written(path, "its counts of rows are no numbers") from error
 
     def check_stored(self) -> None:
         """Read all that is counted here already; raises LongscaleError where it is damaged."""
@@ -296,13 +289,6 @@ class Study:
         if name in self.config["genomes"]:  # the probe tasks' recipe counts the loci of each
             assembly["loci_per_chromosome"] *= assembly["tasks"]
         return assembly
-
-
-def damaged(path: Path, why: object) -> LongscaleError:
-    """What to say of a file of the results that a job cannot have written like that."""
-    return LongscaleError(
-        f"{path}: not the JSON that a job wrote ({why}); delete it, to be made again"
-    )
 
 
 def limited(rows: Rows, limit: int | None) -> Rows:

@@ -149,7 +149,7 @@ class _Progress:
 
     def end(self) -> None:
         seconds = time.monotonic() - self.begun
-        self.report(f"{self.name}: {self.received / 1e6:.1f} MB in {seconds:.1f} s, verified")
+        self.report(f"{self.name}: {self.received / 1e6:.1f} MB in {seconds:.1f} s, complete")
 
 
 def _download(
@@ -305,7 +305,7 @@ def _verify(partial: _Partial, target: Path, expected: dict[str, str | None]) ->
         raise LongscaleError(f"{partial.url}: the answer is an HTML page in place of the file.")
     if compressed and not head.startswith(GZIP_MAGIC):
         raise LongscaleError(
-            f"{partial.url}: the answer is no gzip file; it begins with {head[:16]!r}."
+            f"{partial.url}: no gzip file; it begins with {head[:16]!r} (`gzip` makes one)"
         )
     for algorithm, digest in expected.items():
         if digest is None:
