@@ -113,5 +113,5 @@ def test_options_that_the_plugin_would_hang_on_are_refused():
     reserved = get_forbidden_slurm_options()
     check_extra("--reservation=course --nice=10", reserved)
     for extra in ("--constraint=ib", "-C ib", "--nice=1 --qos=long", "-t 10", "--mem=3G"):
-        with pytest.raises(LongscaleError, match=r"^extra at the top .* is not for it to say"):
+        with pytest.raises(LongscaleError, match=r"^extra at the top .* but Snakemake itself"):
             check_extra(extra, reserved)

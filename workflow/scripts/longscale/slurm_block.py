@@ -89,8 +89,8 @@ def check_extra(extra: str, reserved: Mapping[str, str]) -> None:
     for pattern, what in reserved.items():
         if re.search(pattern, f"{extra} "):
             raise LongscaleError(
-                f"extra {TOP} is '{extra}', but the {what} is not for it to say: the block, or"
-                " `set-resources`, says it (constraint, qos, slurm_account, mem_mb, runtime, ...)"
+                f"extra {TOP} is '{extra}', but Snakemake itself tells Slurm the {what}; the"
+                " block's other entries, or --set-resources, say it"
             )
 
 
