@@ -41,12 +41,14 @@ def genome_key(key):
 
 
 def source_file(key):
-    """The file that a source of a genome is: simulated, or given by its path; none for an address."""
+    """The file that a source of a genome is: given by its path (none for an address), or simulated."""
 
     def source(wildcards):
         genome = GENOMES[wildcards.genome]
+        if genome[key]:
+            return [genome[key]] if "://" not in genome[key] else []
         if genome["simulate"] is None:
-            return [genome[key]] if genome[key] and "://" not in genome[key] else []
+            return []
         accession = PROBE_ACCESSION if wildcards.genome == PROBE_GENOME else ACCESSION
         names = {
             "fasta": f"{accession}_genomic.fna.gz",

@@ -37,6 +37,8 @@ use rule download_probe_file as download_probe_shards with:
 
 
 rule download_genes:
+    input:
+        source=source_file("genes"),
     output:
         results("downloads/{genome}.genes{suffix}"),
     log:

@@ -487,6 +487,22 @@ def test_an_own_genome_keeps_its_names_and_is_read_again_where_it_changes(tmp_pa
     assert (tmp_path / fasta).read_text().startswith(">chrA\nTTGCACGT")
 
 
+def test_an_own_annotation_is_read_again_where_it_changes(tmp_path):
+    genes = tmp_path / "mine.gtf"
+    genes.write_text("first\n")
+    (tmp_path / "genes.yaml").write_text("genomes: {simprobe: {genes: mine.gtf}}\n")
+    given = {"configs": ("config/test.yaml", tmp_path / "genes.yaml")}
+    copy = "results/test/downloads/simprobe.genes.gtf"
+    for text, rerun in [
+        ("first\n", ["download_genes"]),
+        ("first\n", []),
+        ("2\n", ["download_genes"]),
+    ]:
+        genes.write_text(text)
+        assert rules_run(snakemake(tmp_path, copy, **given)) == rerun
+        assert (tmp_path / copy).read_text() == text
+
+
 def test_own_text_as_documented_is_read_again_where_it_changes(tmp_path):
     page = (ROOT / "docs/mlm.md").read_text()
     whole = re.search(r"^A whole configuration.*?```yaml\n(.*?)```", page, re.MULTILINE | re.DOTALL)
