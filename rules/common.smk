@@ -30,6 +30,9 @@ try:
     locate_files(config, source, workflow.basedir)
     check_recipe(config, source)
     CALIBRATION = read_calibration(f"{workflow.basedir}/resources/calibration.json")
+    # What the block at the top of profiles/slurm says; without that profile nothing.
+    DEFAULTS = workflow.resource_settings._parsed_default_resources
+    BLOCK = Block.read(DEFAULTS["longscale"].raw) if "longscale" in DEFAULTS else None
 except LongscaleError as error:
     raise WorkflowError(str(error)) from None
 
@@ -81,13 +84,6 @@ def checkpoint_files(folder, names=CHECKPOINT_FILES):
     return [f"{folder}/{name}" for name in names]
 
 
-# What the block at the top of profiles/slurm says; without that profile nothing.
-DEFAULTS = workflow.resource_settings._parsed_default_resources
-PROFILE = DEFAULTS["longscale"].raw if "longscale" in DEFAULTS else ""
-try:
-    BLOCK = Block.read(PROFILE) if PROFILE else None
-except LongscaleError as error:
-    raise WorkflowError(str(error)) from None
 CLUSTER, GPU_PLACE = (BLOCK.cluster, BLOCK.gpu_place) if BLOCK else (Cluster(), {})
 DEMANDS = Demands(Study(config, Path(config["results"])), CALIBRATION, CLUSTER)
 SHORT_SECONDS = 60
@@ -117,7 +113,7 @@ def grouped(rule, group):
     """The group of jobs too short for Slurm to start them one by one; None for longer ones."""
     return lambda wildcards: (
         group
-        if PROFILE and demand_of(rule, tuple(wildcards.items()), 1).seconds < SHORT_SECONDS
+        if BLOCK and demand_of(rule, tuple(wildcards.items()), 1).seconds < SHORT_SECONDS
         else None
     )
 

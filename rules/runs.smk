@@ -47,9 +47,9 @@ if workflow.is_main_process:
     try:
         check_runs(config["results"])
         DEMANDS.study.check_stored()  # now: of an error in a job's needs Snakemake shows the stack
-        if PROFILE:
+        if BLOCK:
             check_profile()
     except LongscaleError as error:
         raise WorkflowError(str(error)) from None
-    if PROFILE:
+    if BLOCK:
         atexit.register(print_plan)

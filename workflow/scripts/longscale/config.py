@@ -193,7 +193,8 @@ def check_references(config: dict, name: str) -> None:
     if config["study"] is not None:
         check_study(config, name)
     check_nodes(config["finetune"], name)
-    check_genome(config, name)
+    if config["genome"] is not None:
+        check_source(config["genome"], "genome", name)
     check_genomes(config, name)
     if config["mlm"] is not None:
         check_mlm(config, name)
@@ -262,16 +263,8 @@ def check_study(config: dict, name: str) -> None:
         check_known(attentions, study["attentions"], key, "study.attentions", name)
 
 
-def check_genome(config: dict, name: str) -> None:
-    """A genome is simulated or given, and whoever needs one has one."""
-    genome = config["genome"]
-    if genome is None:
-        return
-    check_source(genome, "genome", name)
-
-
 def check_source(genome: dict, key: str, name: str) -> None:
-    """One source, and what only an assembly report can tell."""
+    """A genome is simulated or given; only a report can tell how long a truncated one was."""
     if (genome["simulate"] is None) == (genome["fasta"] is None):
         raise LongscaleError(
             f"{name}: {key} needs either `simulate` (a recipe) or `fasta`, not both and not neither"

@@ -64,9 +64,11 @@ def read_json(path: str | Path, *keys: str) -> dict[str, Any]:
         found = json.loads(Path(path).read_text())
     except ValueError as error:
         raise not_as_written(path, error) from error
-    missing = [key for key in keys if key not in found] if isinstance(found, dict) else [None]
-    if missing:
-        raise not_as_written(path, f"no {missing[0]}" if missing[0] else "no names and values")
+    if not isinstance(found, dict):
+        raise not_as_written(path, "no names and values")
+    for key in keys:
+        if key not in found:
+            raise not_as_written(path, f"no {key}")
     return found
 
 

@@ -4,16 +4,15 @@ Slurm tells of a job that it refuses when the job is submitted, hours into a run
 not pass on why for jobs in groups. So the block is held against `sinfo` before the first job.
 """
 
-import difflib
 import math
 import re
-import subprocess
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Self
 
+from longscale.config import nearest
 from longscale.demand import Cluster
 from longscale.errors import LongscaleError
-from longscale.runs import CLIENT_SECONDS
+from longscale.runs import ask_slurm
 
 TOP = "at the top of the Slurm profile"
 # How each number is read, the least and the most that make sense, what it is.
@@ -107,12 +106,9 @@ class Nodes(NamedTuple):
 def ask_sinfo() -> str:
     """What it prints; "" where there is none, or none that answers."""
     try:
-        done = subprocess.run(
-            SINFO, capture_output=True, text=True, check=True, timeout=CLIENT_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError):
+        return ask_slurm(*SINFO)
+    except LongscaleError:
         return ""
-    return done.stdout
 
 
 def read_nodes(sinfo: str) -> tuple[list[Nodes], str]:
@@ -150,10 +146,9 @@ def check_block(block: Block, sinfo: str) -> None:
         if not name:
             raise LongscaleError(f"{key} {TOP} is empty, but the cluster has no default partition")
         if name not in has:
-            near = difflib.get_close_matches(name, has, n=1)
             raise LongscaleError(
                 f"{key} {TOP} is '{name}', which the cluster does not have (it has:"
-                f" {', '.join(has)}){f'; did you mean {near[0]!r}?' if near else ''}"
+                f" {', '.join(has)}){nearest(name, has)}"
             )
         rows = [row for row in nodes if row.partition == name]
         for entry, asked, there in (
